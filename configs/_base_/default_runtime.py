@@ -1,0 +1,21 @@
+default_scope = 'mmseg'
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+# The models use plain BN, which trains on a CPU and on one GPU; mmengine turns it into
+# SyncBN when it starts several processes on GPUs.
+sync_bn = 'torch'
+# device_ids=None: DDP takes the device of the parameters, GPU or CPU.
+model_wrapper_cfg = dict(
+    type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(by_epoch=False)
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=1337)
+tta_model = dict(type='SegTTAModel')

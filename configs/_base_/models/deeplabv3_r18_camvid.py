@@ -1,0 +1,5 @@
+_base_ = './deeplabv3_r18_small.py'
+model = dict(
+    data_preprocessor=dict(size=(180, 240)),
+    decode_head=dict(num_classes=11),
+)

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/deeplabv3_r18_camvid.py',
+    '../_base_/datasets/camvid.py',
+    '../_base_/schedules/camvid.py',
+    '../_base_/losses/class_balanced.py',
+    '../_base_/default_runtime.py',
+]

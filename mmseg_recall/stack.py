@@ -1,0 +1,147 @@
+"""The installed MMSegmentation stack: which one it is, and what has to be mended in it.
+
+Two distributions ship the same modules ``mmseg``, ``mmcv`` and ``mmengine``. The plugin imports
+only those names and depends on neither distribution, so this module is where a missing or
+unsuitable one is noticed, and the one place for a workaround of a defect in either.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+STACKS: dict[str, dict[str, tuple[str, str]]] = {
+    "onedl": {
+        "onedl-mmsegmentation": ("1.4", "1.5"),
+        "onedl-mmcv": ("2.3", "2.4"),
+        "onedl-mmengine": ("0.10.10", "0.11"),
+    },
+    "openmmlab": {
+        "mmsegmentation": ("1.2.2", "1.3"),
+        "mmcv": ("2.1", "2.2"),
+        "mmengine": ("0.10.7", "0.11"),
+    },
+}
+"""Supported distributions of each stack: first supported version, first unsupported version."""
+
+INSTALL_HELP = """\
+Install one of the two stacks:
+    pip install 'mmseg_recall[onedl]'       # maintained, pure Python
+    pip install 'mmseg_recall[openmmlab]'   # the 2023 releases; mmcv compiles its ops"""
+
+
+def check_stack() -> str:
+    """Find the installed stack without importing any of it.
+
+    Returns:
+        The stack's name, a key of :data:`STACKS`.
+
+    Raises:
+        ImportError: No stack is installed, part of one is missing, a version is outside the
+            supported range, or both stacks are installed over each other.
+
+    Example:
+        >>> check_stack() in STACKS
+        True
+    """
+    installed = {
+        name: {dist: _installed_version(dist) for dist in ranges} for name, ranges in STACKS.items()
+    }
+    present = [name for name, dists in installed.items() if any(dists.values())]
+    if not present:
+        raise ImportError(
+            f"mmseg_recall needs MMSegmentation, and none is installed.\n{INSTALL_HELP}"
+        )
+    if len(present) > 1:
+        found = ", ".join(d for dists in installed.values() for d, found in dists.items() if found)
+        raise ImportError(
+            f"mmseg_recall found both MMSegmentation stacks ({found}). They write the same files "
+            f"and break each other: start from a fresh environment.\n{INSTALL_HELP}"
+        )
+    (name,) = present
+    problems = [
+        f"{dist} is {found or 'missing'}, supported is >={low},<{high}"
+        for dist, found in installed[name].items()
+        for low, high in [STACKS[name][dist]]
+        if not (found and _in_range(found, low, high))
+    ]
+    if problems:
+        raise ImportError(
+            "mmseg_recall cannot use the installed MMSegmentation: "
+            f"{'; '.join(problems)}.\n{INSTALL_HELP}"
+        )
+    return name
+
+
+def _installed_version(dist: str) -> str | None:
+    try:
+        return version(dist)
+    except PackageNotFoundError:
+        return None
+
+
+def _in_range(found: str, low: str, high: str) -> bool:
+    # Both stacks bring `packaging`; without a stack this line is never reached.
+    from packaging.version import Version
+
+    return Version(low) <= Version(found) < Version(high)
+
+
+def stock_script(name: str) -> Path:
+    """Path of a script of the installed mmseg, such as ``train.py``.
+
+    Args:
+        name: File name in mmseg's ``tools`` folder.
+
+    Raises:
+        FileNotFoundError: The installed mmseg carries no such script.
+
+    Example:
+        >>> stock_script('train.py').name
+        'train.py'
+    """
+    package = Path(find_spec("mmseg").origin).parent
+    # A wheel carries the scripts in mmseg/.mim; an editable checkout has them beside the package.
+    candidates = [package / ".mim" / "tools" / name, package.parent / "tools" / name]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"The installed mmseg has no {name}; looked for " + " and ".join(map(str, candidates))
+    )
+
+
+def run_stock_script(name: str) -> None:
+    """Run a script of the installed mmseg as ``__main__``, with this process's arguments.
+
+    Args:
+        name: File name in mmseg's ``tools`` folder.
+    """
+    _init_cpu_process_group()
+    runpy.run_path(str(stock_script(name)), run_name="__main__")
+
+
+def _init_cpu_process_group() -> None:
+    # mmengine's pytorch launcher calls torch.cuda.set_device() even without a GPU, but leaves
+    # alone a process group that exists already.
+    import torch
+
+    if "TORCHELASTIC_RUN_ID" in os.environ and not torch.cuda.is_available():
+        torch.distributed.init_process_group("gloo")
+
+
+def apply_workarounds() -> None:
+    """Mend what is broken in the installed stack; harmless when called again."""
+    _allow_mmengine_checkpoints()
+
+
+def _allow_mmengine_checkpoints() -> None:
+    # torch >= 2.6 loads with weights_only=True by default and refuses the message hub that
+    # mmengine 0.10.7 stores in each of its own checkpoints.
+    import torch
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    torch.serialization.add_safe_globals([HistoryBuffer])
