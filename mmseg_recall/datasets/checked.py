@@ -1,0 +1,48 @@
+"""What both of the plugin's datasets check when they list their files."""
+
+from __future__ import annotations
+
+import os
+
+from mmseg.datasets import BaseSegDataset
+
+
+class CheckedSegDataset(BaseSegDataset):
+    """A :class:`mmseg.datasets.BaseSegDataset` whose listed files all exist and are not empty.
+
+    Stock mmseg takes an image without a label for granted and fails in the middle of training, in
+    a worker, at the first batch that draws it. Contents are the business of
+    :class:`mmseg_recall.hooks.CheckDatasetHook`.
+
+    Raises:
+        FileNotFoundError: The image folder is missing or has no image, or a label is missing.
+        ValueError: An image or label has no bytes.
+    """
+
+    CONVERTER: str
+    """The command that makes the tree, for the error message."""
+
+    def load_data_list(self) -> list[dict]:
+        folder = self.data_prefix['img_path']
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f'No image folder {folder}; make it with: {self.CONVERTER}')
+        samples = super().load_data_list()
+        if not samples:
+            raise FileNotFoundError(
+                f'No {self.img_suffix} images in {folder}; make them with: {self.CONVERTER}'
+            )
+        for sample in samples:
+            for kind in ('img_path', 'seg_map_path'):
+                if kind in sample:
+                    _check_file(sample[kind], sample['img_path'])
+        return samples
+
+
+def _check_file(path: str, image: str) -> None:
+    try:
+        size = os.stat(path).st_size
+    except FileNotFoundError:
+        what = 'The image is missing' if path == image else f'The label of {image} is missing'
+        raise FileNotFoundError(f'{what}: {path}') from None
+    if size == 0:
+        raise ValueError(f'{path}: the file is empty (0 bytes); get or convert it again')

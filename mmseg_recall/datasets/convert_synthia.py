@@ -1,0 +1,119 @@
+"""From the raw SYNTHIA-SEQS tree to mmseg's layout, with the authors' split."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .convert import Pair, convert_tree
+from .files import image_header
+from .synthia import SYNTHIA_IDS
+
+SIDES = ('Stereo_Left', 'Stereo_Right')
+CAMERAS = ('Omni_B', 'Omni_F', 'Omni_L', 'Omni_R')
+
+
+def split_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Split the frames of one view as the authors do.
+
+    The names are sorted, shuffled with seed 0, and cut: the first 70% are for training, the next
+    10% for validation, the rest for testing. The authors shuffle what ``glob`` returns, whose
+    order depends on the file system; sorting first makes the split the same everywhere.
+
+    Args:
+        names: File names of one side and camera, in any order.
+
+    Returns:
+        Lists of names under ``'train'``, ``'val'`` and ``'test'``.
+
+    Example:
+        >>> split = split_names(f'{i:06d}.png' for i in range(787))
+        >>> [len(split[name]) for name in ('train', 'val', 'test')]
+        [550, 78, 159]
+
+    Source: the authors' SYNTHIA loader; 8 views of 787 frames give the paper's 4400/624/1272.
+    """
+    names = sorted(names)
+    random.Random(0).shuffle(names)
+    train, val = int(0.7 * len(names)), int(0.1 * len(names))
+    return {'train': names[:train], 'val': names[train : train + val], 'test': names[train + val :]}
+
+
+def find_pairs(raw: Path) -> list[Pair]:
+    """List the images of a raw tree with their labels, splits and new names.
+
+    Args:
+        raw: Folder of one sequence, such as ``SYNTHIA-SEQS-05-SUMMER``, holding
+            ``RGB/SIDE/CAMERA/*.png`` and ``GT/LABELS/SIDE/CAMERA/*.png``.
+
+    Returns:
+        One pair an image, in the same order everywhere.
+
+    Raises:
+        FileNotFoundError: A view has no images.
+    """
+    pairs = []
+    for side in SIDES:
+        for camera in CAMERAS:
+            images, labels = raw / 'RGB' / side / camera, raw / 'GT' / 'LABELS' / side / camera
+            names = [path.name for path in images.glob('*.png') if not path.name.startswith('.')]
+            if not names:
+                raise FileNotFoundError(
+                    f'No PNG images in {images}; RAW must be the folder of one SYNTHIA-SEQS '
+                    'sequence, with RGB/ and GT/LABELS/ in it'
+                )
+            pairs += [
+                Pair(images / name, labels / name, split, f'{side}_{camera}_{name}')
+                for split, members in split_names(names).items()
+                for name in members
+            ]
+    return pairs
+
+
+def read_raw_label(path: Path) -> np.ndarray:
+    """Read the class ids of a raw label: the red channel of a 16-bit RGB PNG.
+
+    Args:
+        path: A file of ``GT/LABELS``.
+
+    Returns:
+        Ids 0-15, uint8, shape (height, width).
+
+    Raises:
+        ValueError: The file is empty, truncated, of another kind, or has an unknown id.
+    """
+    data = path.read_bytes()
+    image_header(data, path)
+    label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if label is None or label.dtype != np.uint16 or label.ndim != 3 or label.shape[2] != 3:
+        found = 'nothing' if label is None else f'{label.dtype} of shape {label.shape}'
+        raise ValueError(f'{path}: expected a 16-bit RGB PNG, and decoded {found}')
+    ids = label[:, :, 2]
+    unknown = np.unique(ids[ids >= len(SYNTHIA_IDS)])
+    if unknown.size:
+        raise ValueError(
+            f'{path}: unknown class ids {unknown.tolist()}; SYNTHIA has 0 to {len(SYNTHIA_IDS) - 1}'
+        )
+    return ids.astype(np.uint8)
+
+
+def convert_synthia_seqs(raw: str | Path, out: str | Path) -> None:
+    """Convert a raw SYNTHIA-SEQS tree to ``out/{images,annotations}/{train,val,test}``.
+
+    The labels written are 8-bit PNG with the raw ids 0-15, which
+    :class:`~mmseg_recall.datasets.SynthiaSeqsDataset` maps when it loads them.
+
+    Args:
+        raw: Folder of one sequence; see :func:`find_pairs`.
+        out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
+
+    Raises:
+        FileNotFoundError: A view or a label is missing.
+        ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
+        FileExistsError: ``out`` has something in it.
+    """
+    convert_tree(find_pairs(Path(raw)), read_raw_label, out, 'Converting SYNTHIA-SEQS')

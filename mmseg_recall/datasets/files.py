@@ -1,0 +1,125 @@
+"""Files that are whole or absent, and images that are known to be whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+
+def write_atomically(path: Path, data: bytes, mtime_ns: int | None = None) -> None:
+    """Write a file so that it is never seen half-written, even if the process is killed.
+
+    Args:
+        path: File to write; its folder is made if needed.
+        data: Contents.
+        mtime_ns: Modification time to give the file, in nanoseconds.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / 'a' / 'b.txt'
+        >>> write_atomically(path, b'whole')
+        >>> path.read_bytes()
+        b'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.write_bytes(data)
+    if mtime_ns is not None:
+        os.utime(temporary, ns=(mtime_ns, mtime_ns))
+    os.replace(temporary, path)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Hard-link ``source`` at ``path``, or copy it where the file system cannot; atomic."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.unlink(missing_ok=True)
+    source = source.resolve()
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copy2(source, temporary)
+    os.replace(temporary, path)
+
+
+def _temporary(path: Path) -> Path:
+    # Hidden, and with another suffix: mmseg lists neither as an image. The name is fixed, so the
+    # run after a killed one overwrites what that left.
+    return path.with_name(f'.{path.name}.tmp')
+
+
+def is_current(path: Path, source: Path) -> bool:
+    """Whether ``path`` was made from ``source`` as it is now: they share the modification time."""
+    return path.exists() and path.stat().st_mtime_ns == source.stat().st_mtime_ns
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Make a folder that exists under its name only once it is complete.
+
+    The block writes into ``OUT.partial``, which becomes ``OUT`` when the block ends without an
+    exception. After a killed run the same block finds the files that it had finished there.
+
+    Args:
+        out: Folder to make; must be absent or empty.
+
+    Raises:
+        FileExistsError: ``out`` has something in it.
+
+    Example:
+        >>> import tempfile
+        >>> out = Path(tempfile.mkdtemp()) / 'tree'
+        >>> with whole_folder(out) as folder:
+        ...     write_atomically(folder / 'a.txt', b'')
+        ...     out.exists()
+        False
+        >>> out.exists()
+        True
+    """
+    out = out.resolve()
+    if not is_missing(out):
+        raise FileExistsError(f'{out} exists already; remove it, or name another folder')
+    partial = out.with_name(out.name + '.partial')
+    partial.mkdir(parents=True, exist_ok=True)
+    yield partial
+    os.replace(partial, out)
+
+
+def is_missing(folder: Path) -> bool:
+    """Whether ``folder`` is absent or empty."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
+    """Size and Pillow mode of an encoded image, after checking that the file is whole.
+
+    A PNG is checked chunk by chunk (CRC), without decoding it. OpenCV decodes a truncated PNG
+    without a word, so a file is never trusted to it unchecked.
+
+    Args:
+        data: The file's bytes.
+        name: The file's name, for the error.
+
+    Returns:
+        ``(width, height)`` in pixels and the mode, such as ``'L'`` or ``'RGB'``.
+
+    Raises:
+        ValueError: The file is empty, truncated, damaged or no image.
+    """
+    if not data:
+        raise ValueError(f'{name}: the file is empty (0 bytes); get or convert it again')
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            header = image.size, image.mode
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f'{name}: truncated, damaged or not an image ({error}); get or convert it again'
+        ) from error
+    return header

@@ -1,0 +1,174 @@
+"""Read a dataset's labels as training will see them, check them and count their pixels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import mmengine.fileio as fileio
+import numpy as np
+from mmseg.datasets.transforms import LoadAnnotations
+from PIL import Image
+
+from .files import image_header
+from .parallel import parallel_map
+
+
+class LabelSource(NamedTuple):
+    """One label of a dataset and how the dataset's own pipeline loads it."""
+
+    image: str
+    label: str
+    label_map: tuple[tuple[int, int], ...] | None
+    reduce_zero_label: bool
+    loader: LoadAnnotations
+    num_classes: int
+    ignore_index: int
+
+
+def leaf_datasets(dataset) -> list:
+    """The datasets inside mmengine's and mmseg's dataset wrappers.
+
+    Args:
+        dataset: A dataset or a wrapper of one or several.
+
+    Returns:
+        The datasets that have files, in order.
+    """
+    if hasattr(dataset, 'datasets'):
+        return [leaf for part in dataset.datasets for leaf in leaf_datasets(part)]
+    return leaf_datasets(dataset.dataset) if hasattr(dataset, 'dataset') else [dataset]
+
+
+def label_sources(dataset) -> list[LabelSource]:
+    """List the labels that one epoch of a dataset reads, in order, repetitions included.
+
+    Args:
+        dataset: An mmseg dataset, or mmengine's ``ConcatDataset``, ``RepeatDataset``,
+            ``ClassBalancedDataset`` or mmseg's ``MultiImageMixDataset`` around one.
+
+    Returns:
+        One source for each item of the dataset.
+
+    Raises:
+        ValueError: The pipeline has no ``LoadAnnotations``, or the dataset no class names.
+    """
+    if hasattr(dataset, 'datasets'):
+        return [source for part in dataset.datasets for source in label_sources(part)]
+    if hasattr(dataset, 'dataset'):
+        inner = label_sources(dataset.dataset)
+        # ClassBalancedDataset lists the items that it draws, RepeatDataset says how often.
+        drawn = getattr(dataset, 'repeat_indices', range(len(inner)))
+        return [inner[index] for index in drawn] * getattr(dataset, 'times', 1)
+    loaders = [t for t in dataset.pipeline.transforms if isinstance(t, LoadAnnotations)]
+    if not loaders:
+        raise ValueError(f"The pipeline of {type(dataset).__name__} has no 'LoadAnnotations'")
+    if not dataset.metainfo.get('classes'):
+        raise ValueError(f'{type(dataset).__name__} names no classes; give it metainfo.classes')
+    sources = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        label_map = info.get('label_map')
+        sources.append(
+            LabelSource(
+                info['img_path'],
+                info['seg_map_path'],
+                None if label_map is None else tuple(label_map.items()),
+                info['reduce_zero_label'],
+                loaders[0],
+                len(dataset.metainfo['classes']),
+                dataset.ignore_index,
+            )
+        )
+    return sources
+
+
+def read_label(source: LabelSource) -> np.ndarray:
+    """Load one label as the pipeline does, after checking that the file is whole.
+
+    Args:
+        source: Which label.
+
+    Returns:
+        Class indices and ``ignore_index``, uint8, shape (height, width).
+
+    Raises:
+        FileNotFoundError: The label is missing.
+        ValueError: The file is empty, damaged, of another kind, not of its image's size, or has
+            an id outside the classes that is not ``ignore_index``.
+    """
+    backend_args = source.loader.backend_args
+    try:
+        data = fileio.get(source.label, backend_args=backend_args)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f'The label of {source.image} is missing: {source.label}'
+        ) from None
+    _, mode = image_header(data, source.label)
+    if mode not in ('L', 'P', '1'):
+        raise ValueError(f'{source.label}: expected 8-bit single-channel ids, not mode {mode}')
+    label = source.loader.transform(
+        dict(
+            seg_map_path=source.label,
+            label_map=None if source.label_map is None else dict(source.label_map),
+            reduce_zero_label=source.reduce_zero_label,
+            seg_fields=[],
+        )
+    )['gt_seg_map']
+    with fileio.get_local_path(source.image, backend_args=backend_args) as path:
+        with Image.open(path) as image:
+            width, height = image.size
+    if label.shape != (height, width):
+        raise ValueError(
+            f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '
+            f'and its image {width}x{height}'
+        )
+    return label
+
+
+def count_label(source: LabelSource) -> np.ndarray:
+    """Count the pixels of each class in one label.
+
+    Args:
+        source: Which label.
+
+    Returns:
+        Pixels of each class, int64, shape (C,); ignored pixels are in none.
+
+    Raises:
+        FileNotFoundError: See :func:`read_label`.
+        ValueError: See :func:`read_label`.
+    """
+    pixels = np.bincount(read_label(source).ravel(), minlength=256)
+    known = np.arange(256) < source.num_classes
+    known[source.ignore_index] = True
+    unknown = np.flatnonzero(pixels * ~known)
+    if unknown.size:
+        raise ValueError(
+            f'{source.label}: unknown ids {unknown.tolist()}; the dataset has classes 0 to '
+            f'{source.num_classes - 1} and ignores {source.ignore_index}'
+        )
+    pixels[source.ignore_index] = 0
+    return pixels[: source.num_classes].astype(np.int64)
+
+
+def count_pixels(dataset, description: str = 'Reading labels') -> np.ndarray:
+    """Check every label of a dataset and count the pixels of each class, on all cores.
+
+    Labels are counted at their own size, after the dataset's label mapping and before any
+    augmentation. An item that a wrapper repeats is read once and counted as often as it is drawn.
+
+    Args:
+        dataset: See :func:`label_sources`.
+        description: Text before the progress bar.
+
+    Returns:
+        Pixels of each class, int64, shape (C,).
+
+    Raises:
+        FileNotFoundError: A label is missing.
+        ValueError: A label is damaged, of the wrong size, or has unknown ids; names the file.
+    """
+    drawn = Counter(label_sources(dataset))
+    counts = parallel_map(count_label, list(drawn), description)
+    return sum(count * times for count, times in zip(counts, drawn.values(), strict=True))

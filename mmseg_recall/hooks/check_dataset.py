@@ -1,0 +1,85 @@
+"""Read every label once before training, so that a bad one is found now and not in an hour."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from ..datasets.files import write_atomically
+from ..datasets.labels import count_pixels, label_sources
+
+
+@HOOKS.register_module()
+class CheckDatasetHook(Hook):
+    """Check all labels of the training and validation sets before the first iteration.
+
+    Each label must be whole, of its image's size, and hold only class indices and
+    ``ignore_index``. The check reads every label once, with all cores of the main process's
+    machine. What it found right is remembered in ``dataset_check.json`` in the work folder, by
+    names, sizes and modification times of the files, so that a restart costs only a look at
+    those.
+
+    Raises:
+        FileNotFoundError: A label is missing, on every rank.
+        ValueError: A label is damaged, of the wrong size, or has unknown ids; names the file.
+
+    Example:
+        >>> custom_hooks = [dict(type='CheckDatasetHook')]
+    """
+
+    CACHE = 'dataset_check.json'
+
+    def before_train(self, runner) -> None:
+        loops = [runner.train_loop] + ([runner.val_loop] if runner.val_loop is not None else [])
+        errors: list[Exception | None] = [None]
+        if is_main_process():
+            try:
+                for loop in loops:
+                    check_dataset(loop.dataloader.dataset, Path(runner.work_dir) / self.CACHE)
+            except (FileNotFoundError, ValueError) as error:
+                errors = [error]
+        # The other ranks fail with the same words instead of waiting for one that is gone.
+        broadcast_object_list(errors)
+        if errors[0] is not None:
+            raise errors[0]
+
+
+def check_dataset(dataset, cache: Path) -> None:
+    """Check a dataset unless ``cache`` says that these very files have been found right.
+
+    Args:
+        dataset: See :func:`mmseg_recall.datasets.labels.label_sources`.
+        cache: JSON list of fingerprints; written after a successful check.
+
+    Raises:
+        FileNotFoundError: A label is missing.
+        ValueError: A label is damaged, of the wrong size, or has unknown ids; names the file.
+    """
+    passed = json.loads(cache.read_text()) if cache.exists() else []
+    fingerprint = _fingerprint(dataset)
+    if fingerprint not in passed:
+        count_pixels(dataset, 'Checking labels')
+        write_atomically(cache, json.dumps([*passed, fingerprint]).encode())
+
+
+def _fingerprint(dataset) -> str:
+    digest = hashlib.sha256()
+    for source in dict.fromkeys(label_sources(dataset)):
+        described = source._replace(loader=repr(source.loader))
+        digest.update(repr((described, _state(source.image), _state(source.label))).encode())
+    return digest.hexdigest()
+
+
+def _state(path: str) -> tuple[int, int] | bytes:
+    try:
+        state = os.stat(path)
+    except OSError:
+        # Missing, or in remote storage that has no such times: nothing to recognise it by.
+        return os.urandom(16)
+    return state.st_size, state.st_mtime_ns

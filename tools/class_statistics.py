@@ -1,0 +1,35 @@
+"""Count the pixels of each class in a config's training set, for the losses that need them."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+import mmseg_recall  # noqa: F401  (registers the datasets)
+from mmseg_recall.datasets.class_statistics import write_class_statistics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config whose train_dataloader.dataset is counted')
+    parser.add_argument('--out', type=Path, help="JSON file; default: the config's class_counts")
+    parser.add_argument(
+        '--allow-evaluation-files',
+        action='store_true',
+        help='count even if training reads files of the validation or test split',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides of the config, as key=value'
+    )
+    args = parser.parse_args()
+    config = Config.fromfile(args.config)
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    try:
+        print(write_class_statistics(config, args.out, args.allow_evaluation_files))
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(1, f'{error}\n')
+
+
+if __name__ == '__main__':
+    main()
