@@ -1,0 +1,39 @@
+"""Pure functions of tensors: needs torch, and nothing else of this package or of mmseg."""
+
+from .checks import check_shapes, valid_pixels
+from .class_nll import checked_pixel_nll, class_nll_sums, weighted_mean
+from .counts import ClassCounts, count_classes, dice, jaccard, precision, recall, tversky
+from .focal import focal_modulation
+from .lovasz import lovasz_softmax
+from .ohem import hardest_mean
+from .soft_iou import soft_intersection_union, soft_iou_loss
+from .weights import (
+    class_balanced_weight,
+    inverse_frequency_weight,
+    median_frequency_weight,
+    recall_weight,
+)
+
+__all__ = [
+    'ClassCounts',
+    'check_shapes',
+    'checked_pixel_nll',
+    'class_balanced_weight',
+    'class_nll_sums',
+    'count_classes',
+    'dice',
+    'focal_modulation',
+    'hardest_mean',
+    'inverse_frequency_weight',
+    'jaccard',
+    'lovasz_softmax',
+    'median_frequency_weight',
+    'precision',
+    'recall',
+    'recall_weight',
+    'soft_intersection_union',
+    'soft_iou_loss',
+    'tversky',
+    'valid_pixels',
+    'weighted_mean',
+]

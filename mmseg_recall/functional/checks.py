@@ -1,0 +1,92 @@
+"""Validation of logits and target, shared by every loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def check_shapes(logits: Tensor, target: Tensor) -> None:
+    """Raise ValueError unless logits are (N, C, ...) and target (N, ...) of an integer type."""
+    if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
+        raise ValueError(
+            f'logits must be (N, C, ...) and target (N, ...) with the same N and ...; '
+            f'got logits {tuple(logits.shape)} and target {tuple(target.shape)}'
+        )
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise ValueError(f'target must hold integer class ids, got {target.dtype}')
+
+
+class _Pending(NamedTuple):
+    done: torch.cuda.Event
+    id_range: Tensor
+    num_classes: int
+
+
+# Checks under way on CUDA: the result of a step is read in a later one, once it has arrived,
+# because reading it at once would make the host wait for the device at every step.
+_pending: list[_Pending] = []
+
+
+def _message(ids: str, num_classes: int, ignore_index: int | None = None) -> str:
+    ignored = '' if ignore_index is None else f' and not ignore_index={ignore_index}'
+    return (
+        f'target holds label ids outside [0, {num_classes}){ignored}: {ids}. Check num_classes '
+        f'of the head, ignore_index, and the label mapping (reduce_zero_label) of the dataset'
+    )
+
+
+def _raise_if_earlier_step_failed() -> None:
+    while _pending and _pending[0].done.query():
+        earlier = _pending.pop(0)
+        low, high = earlier.id_range.tolist()
+        if low <= high:
+            ids = f'between {low} and {high}, seen in an earlier step'
+            raise ValueError(_message(ids, earlier.num_classes))
+
+
+def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Return the mask of pixels that take part, and refuse labels that mean nothing.
+
+    On CPU a label outside [0, C) that is not ``ignore_index`` raises at once and the message
+    lists the ids. On CUDA the step goes on without such pixels and one of the following calls
+    raises, so that no step waits for the device.  Under ``torch.compile`` it is a runtime assert.
+
+    Args:
+        target: Integer class ids, any shape.
+        num_classes: C.
+        ignore_index: The id of pixels to leave out, or None to leave out none.
+
+    Returns:
+        Bool tensor of target's shape.
+
+    Raises:
+        ValueError: On CPU, for labels outside [0, C); on CUDA, for those of an earlier step.
+
+    Example:
+        >>> import torch
+        >>> valid_pixels(torch.tensor([0, 1, 255]), 2, 255)
+        tensor([ True,  True, False])
+    """
+    known = (target >= 0) & (target < num_classes)
+    ignored = torch.zeros_like(known) if ignore_index is None else target == ignore_index
+    unknown = ~(known | ignored)
+    if torch.compiler.is_compiling():
+        torch._assert_async(~unknown.any(), f'target holds ids outside [0, {num_classes})')
+    elif target.is_cuda:
+        _raise_if_earlier_step_failed()
+        ids = target.long()
+        # 2**40 and -1 are an empty range, low > high, when there is no unknown id.
+        low = torch.where(unknown, ids, 2**40).amin() if ids.numel() else ids.new_tensor(0)
+        high = torch.where(unknown, ids, -(2**40)).amax() if ids.numel() else ids.new_tensor(-1)
+        id_range = torch.stack((low, high)).to('cpu', non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        _pending.append(_Pending(done, id_range, num_classes))
+    elif unknown.any():
+        found = target[unknown].unique()
+        ids = ', '.join(str(i) for i in found[:10].tolist()) + (', ...' if len(found) > 10 else '')
+        raise ValueError(_message(ids, num_classes, ignore_index))
+    return known & ~ignored

@@ -1,0 +1,154 @@
+"""Per-class sums of the negative log-likelihood: what every class-weighted cross-entropy needs.
+
+A weight that depends only on the class of a pixel factors out of the sum over pixels,
+
+    sum_n w_{y_n} (-log p_n) = sum_c w_c S_c,    S_c = sum_{n: y_n = c} -log p_n,
+
+so the weights may be computed after the pixels were read, from the counts of that same pass.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import check_shapes, valid_pixels
+from .counts import ClassCounts, count_classes
+
+IMPLS = ('auto', 'plain', 'fused')
+
+
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """Losses compute in float32, or in float64 for float64 logits."""
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def pixel_nll(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """-log p of the true class per pixel, shape of target; 0 where ``valid`` is False."""
+    log_p = F.log_softmax(logits.to(compute_dtype(logits)), dim=1)
+    safe_target = torch.where(valid, target, 0).unsqueeze(1)
+    return torch.where(valid, -log_p.gather(1, safe_target).squeeze(1), 0.0)
+
+
+def checked_pixel_nll(
+    logits: Tensor, target: Tensor, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """(-log p of the true class, valid mask) per pixel, after the checks of the input.
+
+    Args:
+        logits: (N, C, ...), any floating type.
+        target: (N, ...), integer class ids.
+        ignore_index: Id of the pixels that take no part; None for none.
+
+    Returns:
+        nll (N, ...), float32 (float64 for float64 logits), 0 at invalid pixels; valid (N, ...).
+
+    Raises:
+        ValueError: As :func:`class_nll_sums`.
+    """
+    check_shapes(logits, target)
+    target = target.long()
+    valid = valid_pixels(target, logits.shape[1], ignore_index)
+    return pixel_nll(logits, target, valid), valid
+
+
+def sum_per_class(values: Tensor, target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Sum per-pixel ``values`` over the valid pixels of each class, accumulated in float64."""
+    labels = torch.where(valid, target, num_classes).flatten()
+    sums = torch.zeros(num_classes + 1, dtype=torch.float64, device=values.device)
+    sums = sums.index_add(0, labels, values.flatten().double())
+    return sums[:-1].to(values.dtype)
+
+
+def class_nll_sums(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = 255,
+    pixel_weight: Tensor | None = None,
+    impl: str = 'auto',
+) -> tuple[Tensor, ClassCounts]:
+    """Negative log-likelihood summed per class, and the class counts of the same pass.
+
+        S_c = sum_{n: y_n = c} u_n (-log softmax(logits_n)[c])
+
+    with u_n the pixel weight (1 if none is given).
+
+    Args:
+        logits: (N, C, ...), any floating type; float16 and bfloat16 compute in float32.
+        target: (N, ...), integer class ids.
+        ignore_index: Id of the pixels that take no part; None for none.
+        pixel_weight: (N, ...), a factor per pixel of the sums (not of the counts); a constant.
+        impl: 'plain' is the reference; 'fused' reads the logits once, in blocks that fit the
+            cache, and saves nothing of their size; 'auto' takes the faster one.
+
+    Returns:
+        (sums, counts): sums (C,), float32 (float64 for float64 logits), differentiable with
+        respect to logits; counts, a ClassCounts.
+
+    Raises:
+        ValueError: Shapes that do not fit, a target that is not integer, labels outside [0, C)
+            that are not ignore_index (see ``valid_pixels`` for CUDA), an unknown impl.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 2, 1, 3)
+        >>> sums, counts = class_nll_sums(logits, torch.tensor([[[0, 1, 1]]]))
+        >>> sums
+        tensor([0.6931, 1.3863])
+        >>> counts.true_positives
+        tensor([1, 0])
+
+    Source: Eq. 1, whose inner sum this is.
+    """
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
+    check_shapes(logits, target)
+    target = target.long()
+    num_classes = logits.shape[1]
+    valid = valid_pixels(target, num_classes, ignore_index)
+    nll = pixel_nll(logits, target, valid)
+    if pixel_weight is not None:
+        nll = nll * pixel_weight
+    counts = count_classes(logits.detach().argmax(dim=1), target, num_classes, valid)
+    return sum_per_class(nll, target, valid, num_classes), counts
+
+
+def weighted_mean(
+    sums: Tensor, weight: Tensor, pixels: Tensor, normalization: str = 'pixels'
+) -> Tensor:
+    """Class-weighted mean of the negative log-likelihood from its per-class sums.
+
+        'pixels':  sum_c w_c S_c / sum_c N_c           (weights of 1 give mean cross-entropy)
+        'weights': sum_c w_c S_c / sum_c w_c N_c       (F.cross_entropy(weight=w))
+
+    over the classes with pixels; 0, connected to the graph, when there are none.
+
+    Args:
+        sums: S_c, (C,), from :func:`class_nll_sums`.
+        weight: w_c, (C,); what stands at classes without pixels (NaN, say) does not matter.
+        pixels: N_c, (C,).
+        normalization: 'pixels' or 'weights'.
+
+    Raises:
+        ValueError: An unknown normalization.
+
+    Example:
+        >>> import torch
+        >>> sums, pixels = torch.tensor([2.0, 3.0]), torch.tensor([4, 1])
+        >>> weighted_mean(sums, torch.ones(2), pixels)
+        tensor(1.)
+    """
+    check_normalization(normalization)
+    weight = torch.where(pixels > 0, weight.detach().to(sums.dtype), 0.0)
+    total = (weight * sums).sum()
+    if normalization == 'pixels':
+        return total / pixels.sum().clamp_min(1)
+    return total / (weight * pixels).sum().clamp_min(torch.finfo(sums.dtype).tiny)
+
+
+def check_normalization(normalization: str) -> None:
+    """Raise ValueError unless ``normalization`` is one that :func:`weighted_mean` knows."""
+    if normalization not in ('pixels', 'weights'):
+        raise ValueError(f"normalization must be 'pixels' or 'weights', got {normalization!r}")

@@ -1,0 +1,104 @@
+"""Class weights: from the recall of a batch, and from the pixel counts of a training set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .counts import ClassCounts
+
+
+def recall_weight(counts: ClassCounts, smoothing: float = 0.0) -> Tensor:
+    """1 - recall, the false negative rate of each class.
+
+        w_c = (FN_c + s) / (N_c + s)    (1 - R_c for s = 0)
+
+    Args:
+        counts: Of the batch.
+        smoothing: s >= 0, in pixels.
+
+    Returns:
+        (C,) float64 in [0, 1]; NaN for a class without a pixel in the batch.
+
+    Example:
+        >>> import torch
+        >>> pixels, hits = torch.tensor([4, 0]), torch.tensor([1, 0])
+        >>> recall_weight(ClassCounts(pixels, hits, hits))
+        tensor([0.7500,    nan], dtype=torch.float64)
+
+    Source: Eq. 4 and 5.
+    """
+    pixels = counts.pixels.double()
+    false_negatives = pixels - counts.true_positives.double()
+    weight = (false_negatives + smoothing) / (pixels + smoothing).clamp_min(1.0)
+    return torch.where(pixels > 0, weight, float('nan'))
+
+
+def inverse_frequency_weight(pixels: Tensor) -> Tensor:
+    """w_c = N / (C N_c) over a training set; 0 for a class that is never seen.
+
+    Args:
+        pixels: N_c, (C,), non-negative; C counts all classes, seen or not.
+
+    Returns:
+        (C,) float64. The mean weight of a pixel of the training set is 1 when all are seen.
+
+    Example:
+        >>> import torch
+        >>> inverse_frequency_weight(torch.tensor([6, 2]))
+        tensor([0.6667, 2.0000], dtype=torch.float64)
+
+    Source: Eq. 2.
+    """
+    pixels = pixels.double()
+    weight = pixels.sum() / (len(pixels) * pixels.clamp_min(1.0))
+    return torch.where(pixels > 0, weight, 0.0)
+
+
+def median_frequency_weight(pixels: Tensor) -> Tensor:
+    """w_c = median(N) / N_c, the median over the classes seen; 0 for a class that is never seen.
+
+    Args:
+        pixels: N_c, (C,), non-negative.
+
+    Returns:
+        (C,) float64.
+
+    Example:
+        >>> import torch
+        >>> median_frequency_weight(torch.tensor([6, 2, 1]))
+        tensor([0.3333, 1.0000, 2.0000], dtype=torch.float64)
+
+    Source: Eigen & Fergus 2015; what the authors of the paper run as "Weighted CE".
+    """
+    pixels = pixels.double()
+    median = pixels[pixels > 0].quantile(0.5)
+    return torch.where(pixels > 0, median / pixels.clamp_min(1.0), 0.0)
+
+
+def class_balanced_weight(pixels: Tensor, beta: float | None = None) -> Tensor:
+    """w_c proportional to (1 - b) / (1 - b^N_c), normalised to sum C; 0 for a class never seen.
+
+    Args:
+        pixels: N_c, (C,), non-negative.
+        beta: b in [0, 1); None for (N - 1) / N with N the number of all pixels, which is what
+            the authors of the recall loss use.
+
+    Returns:
+        (C,) float64.
+
+    Example:
+        >>> import torch
+        >>> class_balanced_weight(torch.tensor([3, 1]))
+        tensor([0.6038, 1.3962], dtype=torch.float64)
+
+    Source: Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
+    """
+    pixels = pixels.double()
+    # b is so close to 1 that b^n loses every digit: 1 - b^n = -expm1(n log b).
+    if beta is None:
+        log_beta = torch.log1p(-1.0 / pixels.sum().clamp_min(1.0))
+    else:
+        log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
+    weight = torch.where(pixels > 0, -1.0 / torch.expm1(pixels.clamp_min(1.0) * log_beta), 0.0)
+    return weight * (len(pixels) / weight.sum())

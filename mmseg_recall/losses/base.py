@@ -1,0 +1,164 @@
+"""What the losses share: the call of a decode head, checks, and reduction across ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor, nn
+
+from ..functional import ClassCounts, class_nll_sums, weighted_mean
+from ..functional.class_nll import IMPLS, check_normalization
+
+
+class SegmentationLoss(nn.Module):
+    """Base of the losses: takes part in any mmseg head as ``loss_decode``.
+
+    Convention, for every loss of this package:
+
+    - logits are (N, C, ...), of any floating type; the loss computes in float32 (float64 for
+      float64 logits). target is (N, ...) with class ids; pixels with ``ignore_index`` take no
+      part; any other id outside [0, C) is a ValueError.
+    - The value is finite and connected to the graph for any batch: 0, with zero gradients, when
+      no pixel is valid. NaN logits give NaN.
+
+    Args:
+        loss_weight: Factor on the loss.
+        loss_name: Its name in the log; mmseg adds it to the total if it starts with 'loss'.
+        ignore_index: Id of the pixels to leave out, used when the head passes none.
+        use_sigmoid: Only False; accepted so that changing the ``type`` alone works on a config
+            written for CrossEntropyLoss.
+
+    Attributes:
+        default_name: The loss_name when none is given; a class attribute of each loss.
+
+    Raises:
+        ValueError: For use_sigmoid=True, or a negative loss_weight.
+    """
+
+    default_name: str
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        loss_name: str | None = None,
+        ignore_index: int = 255,
+        use_sigmoid: bool = False,
+    ) -> None:
+        super().__init__()
+        if use_sigmoid:
+            raise ValueError(
+                f'{type(self).__name__} is a softmax loss: use_sigmoid must be False. '
+                'Heads with independent sigmoid outputs are not supported'
+            )
+        if not loss_weight >= 0:
+            raise ValueError(f'loss_weight must be >= 0, got {loss_weight}')
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name or self.default_name
+        self.ignore_index = ignore_index
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The loss of one batch, as decode heads call it.
+
+        Args:
+            logits: (N, C, ...).
+            target: (N, ...).
+            weight: (N, ...), a factor per pixel (from a head's pixel sampler), or None.
+            ignore_index: Overrides the constructor's, unless None.
+            kwargs: What else a head passes (avg_factor, ...); not used.
+
+        Returns:
+            Scalar, float32 (float64 for float64 logits).
+        """
+        ignore = self.ignore_index if ignore_index is None else ignore_index
+        return self.loss_weight * self.compute(logits, target, weight, ignore)
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+    ) -> Tensor:
+        """The loss before ``loss_weight``; what a loss of its own kind writes."""
+        raise NotImplementedError
+
+
+class ClassWeightedLoss(SegmentationLoss):
+    """Cross-entropy with a weight per class: what a loss of this family writes is the weight.
+
+        L = - (1 / N) sum_n w_{y_n} log p_n        (normalization='pixels')
+        L = - sum_n w_{y_n} log p_n / sum_n w_{y_n}   (normalization='weights')
+
+    The weight is a constant for the gradient.
+
+    Across W ranks the counts, hence the weights and N, are those of the whole batch, and each
+    rank returns W times its share of the sum, so that the averaged gradient is that of the whole
+    batch on one process, whatever the split. One collective of 3 C integers a step.
+
+    Args:
+        normalization: 'pixels' divides by the number of valid pixels, so that weights of 1 give
+            mean cross-entropy; 'weights' by the sum of the weights, as F.cross_entropy does.
+        sync_stats: Sum the counts over all ranks. With False each rank is on its own.
+        impl: See :func:`mmseg_recall.functional.class_nll_sums`.
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Attributes:
+        last_counts: ClassCounts of the last batch, over all ranks, for hooks that log.
+        last_weight: Its class weights (C,), float64; NaN for a class without a pixel in it.
+    """
+
+    def __init__(
+        self,
+        normalization: str = 'pixels',
+        sync_stats: bool = True,
+        impl: str = 'auto',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_normalization(normalization)
+        if impl not in IMPLS:
+            raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
+        self.normalization = normalization
+        self.sync_stats = sync_stats
+        self.impl = impl
+        self.last_counts: ClassCounts | None = None
+        self.last_weight: Tensor | None = None
+
+    def class_weight(self, counts: ClassCounts) -> Tensor:
+        """Weight of each class, (C,), for a batch with these counts."""
+        raise NotImplementedError
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+    ) -> Tensor:
+        sums, counts = class_nll_sums(
+            logits,
+            target,
+            ignore_index=ignore_index,
+            pixel_weight=pixel_weight,
+            impl=self.impl,
+        )
+        return self.from_sums(sums, counts)
+
+    def from_sums(self, sums: Tensor, counts: ClassCounts) -> Tensor:
+        """The loss before ``loss_weight`` from what :func:`class_nll_sums` returns."""
+        world_size = 1
+        if self.sync_stats and get_world_size() > 1:
+            world_size = get_world_size()
+            counts = sum_counts_over_ranks(counts)
+        weight = self.class_weight(counts)
+        self.last_counts = counts
+        self.last_weight = torch.where(counts.pixels > 0, weight.detach(), float('nan'))
+        return world_size * weighted_mean(sums, weight, counts.pixels, self.normalization)
+
+
+def sum_counts_over_ranks(counts: ClassCounts) -> ClassCounts:
+    """Add up the counts of all ranks, in one collective."""
+    total = torch.stack(counts)
+    all_reduce(total)
+    return ClassCounts(*total)

@@ -1,0 +1,70 @@
+"""Pixel counts of a training set, as a config gives them: a list, or a file of the tool."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
+    """N_c of each class from a list, or from the JSON file of ``tools/class_statistics.py``.
+
+    Args:
+        source: Counts, one a class, finite, not negative, not all zero; or a file's path.
+
+    Returns:
+        (C,) float64.
+
+    Raises:
+        FileNotFoundError: No such file; the message is the command that writes it.
+        ValueError: Not such a file, or counts out of range; the message says which.
+
+    Example:
+        >>> load_class_counts([6, 2])
+        tensor([6., 2.], dtype=torch.float64)
+    """
+    if isinstance(source, (str, Path)):
+        return _checked(_read(Path(source)), f'the class counts in {source}')
+    return _checked(source, 'class_counts')
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'class counts file {path} does not exist. Write it from the training set of your '
+            f'config:\n    python tools/class_statistics.py CONFIG --out {path}'
+        )
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'class counts file {path} is not JSON: {error}') from error
+    if not isinstance(content, dict) or not isinstance(content.get('pixels'), list):
+        raise ValueError(
+            f'class counts file {path} must hold an object with a list "pixels", one count a class'
+        )
+    classes = content.get('classes')
+    if isinstance(classes, list) and len(classes) != len(content['pixels']):
+        raise ValueError(
+            f'class counts file {path} names {len(classes)} classes '
+            f'but counts {len(content["pixels"])}'
+        )
+    return content['pixels']
+
+
+def _checked(counts: object, where: str) -> Tensor:
+    is_list = isinstance(counts, Sequence) and not isinstance(counts, (str, bytes))
+    if not is_list or not all(
+        isinstance(n, (int, float)) and not isinstance(n, bool) for n in counts
+    ):
+        raise ValueError(f'{where} must be a list of numbers, one a class, got {counts!r:.100}')
+    wrong = [f'class {c}: {n}' for c, n in enumerate(counts) if not (0 <= n < math.inf)]
+    if wrong:
+        raise ValueError(f'{where} must be finite and not negative; got {", ".join(wrong[:10])}')
+    if sum(counts) == 0:
+        raise ValueError(f'{where} are all zero: at least one class must have pixels')
+    return torch.tensor(counts, dtype=torch.float64)

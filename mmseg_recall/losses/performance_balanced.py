@@ -1,0 +1,242 @@
+"""Performance-balanced losses: the weight follows how well the model does as it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ..functional import (
+    ClassCounts,
+    checked_pixel_nll,
+    dice,
+    focal_modulation,
+    hardest_mean,
+    jaccard,
+    precision,
+    recall,
+    recall_weight,
+    tversky,
+)
+from .base import ClassWeightedLoss, SegmentationLoss
+
+
+@MODELS.register_module()
+class RecallLoss(ClassWeightedLoss):
+    """Cross-entropy weighted by 1 - recall of each class in the batch.
+
+        L = - (1 / N) sum_n (1 - R_{y_n}) log p_n,    R_c = TP_c / N_c
+
+    A class without a pixel in the batch has no recall and takes no part.
+
+    Args:
+        momentum: m in [0, 1): the weight comes from a running recall m R + (1 - m) R_batch,
+            updated in training for the classes present only, and kept in the checkpoint.
+        smoothing: s >= 0, in pixels: 1 - R becomes (FN + s) / (N + s).
+        min_weight: Lower bound of the weight of a class, in [0, 1].
+        kwargs: Of :class:`ClassWeightedLoss` and :class:`SegmentationLoss`.
+
+    Raises:
+        ValueError: An argument out of its range.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 2, 1, 4, requires_grad=True)  # predicts class 0 everywhere
+        >>> loss = RecallLoss()(logits, torch.tensor([[[0, 0, 0, 1]]]))
+        >>> loss  # only the missed class counts: log(2) / 4
+        tensor(0.1733, grad_fn=<MulBackward0>)
+
+    Source: Eq. 4 and 5, divided by N.
+    """
+
+    default_name = 'loss_recall'
+
+    def __init__(
+        self,
+        momentum: float = 0.0,
+        smoothing: float = 0.0,
+        min_weight: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(f'momentum must be in [0, 1), got {momentum}')
+        if not 0 <= smoothing < float('inf'):
+            raise ValueError(f'smoothing must be >= 0 and finite, got {smoothing}')
+        if not 0 <= min_weight <= 1:
+            raise ValueError(f'min_weight must be in [0, 1], got {min_weight}')
+        self.momentum = momentum
+        self.smoothing = smoothing
+        self.min_weight = min_weight
+        if momentum:
+            # Sized at the first batch, which is where the number of classes is known.
+            self.register_buffer('running_recall', torch.empty(0, dtype=torch.float64))
+
+    def class_weight(self, counts: ClassCounts) -> Tensor:
+        weight = recall_weight(counts, self.smoothing)
+        if self.momentum:
+            weight = 1.0 - self._mix(1.0 - weight)
+        return weight.clamp_min(self.min_weight)
+
+    def _mix(self, batch_recall: Tensor) -> Tensor:
+        if self.running_recall.numel() == 0:
+            self.running_recall = torch.full_like(batch_recall, float('nan'))
+        if self.running_recall.shape != batch_recall.shape:
+            raise ValueError(
+                f'the running recall of this RecallLoss has {len(self.running_recall)} classes, '
+                f'the logits have {len(batch_recall)}'
+            )
+        mixed = torch.lerp(batch_recall, self.running_recall, self.momentum)
+        # A class seen for the first time starts from its batch; an absent one keeps what it had.
+        mixed = torch.where(self.running_recall.isnan(), batch_recall, mixed)
+        mixed = torch.where(batch_recall.isnan(), self.running_recall, mixed)
+        if self.training:
+            self.running_recall = mixed
+        return mixed
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f'{prefix}running_recall')
+        if self.momentum and saved is not None:
+            self.running_recall = torch.empty_like(saved, device=self.running_recall.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+METRICS = {
+    'recall': recall,
+    'precision': precision,
+    'dice': dice,
+    'f1': dice,
+    'jaccard': jaccard,
+    'tversky': tversky,
+}
+
+
+@MODELS.register_module()
+class MetricWeightedLoss(ClassWeightedLoss):
+    """Cross-entropy weighted by 1 - a metric of each class: the paper's necessity analysis.
+
+        L = - (1 / N) sum_n (1 - M_{y_n}) log p_n
+
+    There to show why recall is the right metric, not to be recommended: for every other M a
+    false positive raises the weight of its class, which then gains more of them.
+
+    Args:
+        metric: 'recall', 'precision', 'dice', 'f1', 'jaccard' or 'tversky'. A class with pixels
+            that is never predicted has precision 0, so weight 1.
+        alpha: Tversky's weight of false positives.
+        beta: Tversky's weight of false negatives.
+        kwargs: Of :class:`ClassWeightedLoss` and :class:`SegmentationLoss`.
+
+    Raises:
+        ValueError: An unknown metric; a negative alpha or beta.
+
+    Example:
+        >>> import torch
+        >>> loss = MetricWeightedLoss('precision')
+        >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))
+        tensor(0.3033)
+
+    Source: Table 1, Eq. 9.
+    """
+
+    default_name = 'loss_metric_weighted'
+
+    def __init__(
+        self, metric: str = 'recall', alpha: float = 0.5, beta: float = 0.5, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if metric not in METRICS:
+            raise ValueError(f'metric must be one of {sorted(METRICS)}, got {metric!r}')
+        if not (alpha >= 0 and beta >= 0):
+            raise ValueError(f'alpha and beta must be >= 0, got {alpha} and {beta}')
+        self.metric = metric
+        self.options = dict(alpha=alpha, beta=beta) if metric == 'tversky' else {}
+
+    def class_weight(self, counts: ClassCounts) -> Tensor:
+        return 1.0 - METRICS[self.metric](counts, **self.options)
+
+
+@MODELS.register_module()
+class SoftmaxFocalLoss(SegmentationLoss):
+    """Focal loss on softmax probabilities, averaged over the valid pixels.
+
+        L = (1 / N) sum_n (1 - p_n)^gamma (-log p_n)
+
+    Args:
+        gamma: >= 0; 0 is cross-entropy, 1 is what the paper analyses.
+        sync_stats: Divide by the valid pixels of all ranks; see :class:`ClassWeightedLoss`.
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Raises:
+        ValueError: gamma < 0.
+
+    Example:
+        >>> import torch
+        >>> SoftmaxFocalLoss(gamma=1)(torch.zeros(1, 2, 1, 1), torch.tensor([[[0]]]))
+        tensor(0.3466)
+
+    Source: Sec. 4.4; Lin et al. 2017, per pixel.
+    """
+
+    default_name = 'loss_softmax_focal'
+
+    def __init__(self, gamma: float = 1.0, sync_stats: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= gamma < float('inf'):
+            raise ValueError(f'gamma must be >= 0 and finite, got {gamma}')
+        self.gamma = gamma
+        self.sync_stats = sync_stats
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+    ) -> Tensor:
+        nll, valid = checked_pixel_nll(logits, target, ignore_index)
+        losses = focal_modulation(nll, self.gamma)
+        if pixel_weight is not None:
+            losses = losses * pixel_weight
+        num_pixels, world_size = valid.sum(), 1
+        if self.sync_stats and get_world_size() > 1:
+            world_size = get_world_size()
+            all_reduce(num_pixels)
+        return world_size * losses.sum() / num_pixels.clamp_min(1)
+
+
+@MODELS.register_module()
+class OHEMLoss(SegmentationLoss):
+    """Online hard example mining: mean cross-entropy of the hardest valid pixels of the batch.
+
+    The ceil(ratio N) pixels of highest loss among all N valid pixels of the batch take part.
+    Across ranks each rank ranks its own pixels.
+
+    Args:
+        ratio: Share of the valid pixels to keep, in (0, 1].
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Raises:
+        ValueError: ratio outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[[0.0, 9.0]], [[0.0, 0.0]]]])
+        >>> OHEMLoss(ratio=0.5)(logits, torch.tensor([[[0, 0]]]))
+        tensor(0.6931)
+
+    Source: Sec. 4.1 (top 70%); Shrivastava et al. 2016.
+    """
+
+    default_name = 'loss_ohem'
+
+    def __init__(self, ratio: float = 0.7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < ratio <= 1:
+            raise ValueError(f'ratio must be in (0, 1], got {ratio}')
+        self.ratio = ratio
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+    ) -> Tensor:
+        nll, valid = checked_pixel_nll(logits, target, ignore_index)
+        return hardest_mean(nll if pixel_weight is None else nll * pixel_weight, valid, self.ratio)

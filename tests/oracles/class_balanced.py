@@ -1,0 +1,27 @@
+from fractions import Fraction
+
+from hypothesis import strategies as st
+
+from .common import Pixels, Result, class_counts, normalizations, weighted_cross_entropy
+
+
+def options(num_classes: int) -> st.SearchStrategy[dict]:
+    return st.fixed_dictionaries(
+        dict(class_counts=class_counts(num_classes)),
+        optional=dict(beta=st.sampled_from([0.0, 0.5, 0.99]), normalization=normalizations),
+    )
+
+
+def loss(
+    pixels: Pixels,
+    num_classes: int,
+    class_counts: list[int],
+    beta: float | None = None,
+    normalization: str = 'pixels',
+) -> Result:
+    # Exact rational arithmetic: (1 - b) / (1 - b^n) cancels badly in floats.
+    total = sum(class_counts)
+    b = Fraction(total - 1, total) if beta is None else Fraction(beta)
+    raw = [(1 - b) / (1 - b**n) if n else Fraction(0) for n in class_counts]
+    weight = [float(w * num_classes / sum(raw)) for w in raw]
+    return weighted_cross_entropy(pixels, weight, normalization)
