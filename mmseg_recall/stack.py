@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 STACKS: dict[str, dict[str, tuple[str, str]]] = {
-    "onedl": {
-        "onedl-mmsegmentation": ("1.4", "1.5"),
-        "onedl-mmcv": ("2.3", "2.4"),
-        "onedl-mmengine": ("0.10.10", "0.11"),
+    'onedl': {
+        'onedl-mmsegmentation': ('1.4', '1.5'),
+        'onedl-mmcv': ('2.3', '2.4'),
+        'onedl-mmengine': ('0.10.10', '0.11'),
     },
-    "openmmlab": {
-        "mmsegmentation": ("1.2.2", "1.3"),
-        "mmcv": ("2.1", "2.2"),
-        "mmengine": ("0.10.7", "0.11"),
+    'openmmlab': {
+        'mmsegmentation': ('1.2.2', '1.3'),
+        'mmcv': ('2.1', '2.2'),
+        'mmengine': ('0.10.7', '0.11'),
     },
 }
 """Supported distributions of each stack: first supported version, first unsupported version."""
@@ -53,25 +53,25 @@ def check_stack() -> str:
     present = [name for name, dists in installed.items() if any(dists.values())]
     if not present:
         raise ImportError(
-            f"mmseg_recall needs MMSegmentation, and none is installed.\n{INSTALL_HELP}"
+            f'mmseg_recall needs MMSegmentation, and none is installed.\n{INSTALL_HELP}'
         )
     if len(present) > 1:
-        found = ", ".join(d for dists in installed.values() for d, found in dists.items() if found)
+        found = ', '.join(d for dists in installed.values() for d, found in dists.items() if found)
         raise ImportError(
-            f"mmseg_recall found both MMSegmentation stacks ({found}). They write the same files "
-            f"and break each other: start from a fresh environment.\n{INSTALL_HELP}"
+            f'mmseg_recall found both MMSegmentation stacks ({found}). They write the same files '
+            f'and break each other: start from a fresh environment.\n{INSTALL_HELP}'
         )
     (name,) = present
     problems = [
-        f"{dist} is {found or 'missing'}, supported is >={low},<{high}"
+        f'{dist} is {found or "missing"}, supported is >={low},<{high}'
         for dist, found in installed[name].items()
         for low, high in [STACKS[name][dist]]
         if not (found and _in_range(found, low, high))
     ]
     if problems:
         raise ImportError(
-            "mmseg_recall cannot use the installed MMSegmentation: "
-            f"{'; '.join(problems)}.\n{INSTALL_HELP}"
+            'mmseg_recall cannot use the installed MMSegmentation: '
+            f'{"; ".join(problems)}.\n{INSTALL_HELP}'
         )
     return name
 
@@ -103,14 +103,14 @@ def stock_script(name: str) -> Path:
         >>> stock_script('train.py').name
         'train.py'
     """
-    package = Path(find_spec("mmseg").origin).parent
+    package = Path(find_spec('mmseg').origin).parent
     # A wheel carries the scripts in mmseg/.mim; an editable checkout has them beside the package.
-    candidates = [package / ".mim" / "tools" / name, package.parent / "tools" / name]
+    candidates = [package / '.mim' / 'tools' / name, package.parent / 'tools' / name]
     for path in candidates:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"The installed mmseg has no {name}; looked for " + " and ".join(map(str, candidates))
+        f'The installed mmseg has no {name}; looked for ' + ' and '.join(map(str, candidates))
     )
 
 
@@ -121,7 +121,7 @@ def run_stock_script(name: str) -> None:
         name: File name in mmseg's ``tools`` folder.
     """
     _init_cpu_process_group()
-    runpy.run_path(str(stock_script(name)), run_name="__main__")
+    runpy.run_path(str(stock_script(name)), run_name='__main__')
 
 
 def _init_cpu_process_group() -> None:
@@ -129,8 +129,8 @@ def _init_cpu_process_group() -> None:
     # alone a process group that exists already.
     import torch
 
-    if "TORCHELASTIC_RUN_ID" in os.environ and not torch.cuda.is_available():
-        torch.distributed.init_process_group("gloo")
+    if 'TORCHELASTIC_RUN_ID' in os.environ and not torch.cuda.is_available():
+        torch.distributed.init_process_group('gloo')
 
 
 def apply_workarounds() -> None:
@@ -139,9 +139,33 @@ def apply_workarounds() -> None:
 
 
 def _allow_mmengine_checkpoints() -> None:
-    # torch >= 2.6 loads with weights_only=True by default and refuses the message hub that
-    # mmengine 0.10.7 stores in each of its own checkpoints.
+    # torch >= 2.6 loads with weights_only=True by default. It then refuses what mmengine stores
+    # beside the weights, its message hub, and mmengine 0.10.7 cannot resume from or test its own
+    # checkpoints. Only what the hub is made of is allowed.
+    import numpy as np
     import torch
     from mmengine.logging.history_buffer import HistoryBuffer
+    from packaging.version import Version
 
-    torch.serialization.add_safe_globals([HistoryBuffer])
+    if Version(torch.__version__) < Version('2.6'):
+        return
+    array_from_bytes = np.empty(0).__reduce__()[0]
+    scalar_from_bytes = np.float64().__reduce__()[0]
+
+    def history_buffer_method(owner: type, name: str) -> object:
+        # The buffer pickles a table of its own methods, which takes getattr; nothing else may.
+        if owner is not HistoryBuffer:
+            raise TypeError(f'A checkpoint may not read attribute {name!r} of {owner!r}')
+        return getattr(owner, name)
+
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            (history_buffer_method, 'builtins.getattr'),
+            array_from_bytes,
+            scalar_from_bytes,
+            np.ndarray,
+            np.dtype,
+            *(type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)),
+        ]
+    )

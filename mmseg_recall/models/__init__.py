@@ -2,4 +2,4 @@
 
 from .loss_runner import LossRunner, swap_loss
 
-__all__ = ["LossRunner", "swap_loss"]
+__all__ = ['LossRunner', 'swap_loss']

@@ -1,4 +1,4 @@
-"""Swap the loss of any mmseg config: the runner that the bases in ``configs/_base_/losses`` name."""
+"""Swap the loss of any mmseg config: the runner that ``configs/_base_/losses`` name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
-HEADS = ("decode_head", "auxiliary_head")
+HEADS = ('decode_head', 'auxiliary_head')
 
 
 def swap_loss(cfg: Config) -> Config:
@@ -54,44 +53,44 @@ def swap_loss(cfg: Config) -> Config:
     for key in HEADS:
         heads = cfg.model.get(key) or []
         for head in heads if isinstance(heads, list) else [heads]:
-            losses = head.get("loss_decode") or []
+            losses = head.get('loss_decode') or []
             for loss in losses if isinstance(losses, list) else [losses]:
                 if _is_replaceable(loss, new_loss):
                     _replace(loss, new_loss)
                     swapped += 1
     if not swapped:
         raise ValueError(
-            f"No loss was replaced by {new_loss['type']}: neither model.decode_head nor "
-            "model.auxiliary_head has a softmax CrossEntropyLoss as its loss_decode. Set "
-            "loss_decode in the head itself and remove the loss base from the config."
+            f'No loss was replaced by {new_loss["type"]}: neither model.decode_head nor '
+            'model.auxiliary_head has a softmax CrossEntropyLoss as its loss_decode. Set '
+            'loss_decode in the head itself and remove the loss base from the config.'
         )
     return cfg
 
 
 def _complete_loss(cfg: Config) -> dict[str, Any]:
-    if "loss_decode" not in cfg:
+    if 'loss_decode' not in cfg:
         raise KeyError(
             "The config has runner_type='LossRunner' but no top-level loss_decode: add one of "
             "configs/_base_/losses, or loss_decode=dict(type='RecallLoss')."
         )
     loss = dict(cfg.loss_decode)
-    if "loss_weight" in loss:
+    if 'loss_weight' in loss:
         raise ValueError(
-            "loss_decode.loss_weight has no effect: each head keeps its own. Set "
-            "model.decode_head.loss_decode.loss_weight instead."
+            'loss_decode.loss_weight has no effect: each head keeps its own. Set '
+            'model.decode_head.loss_decode.loss_weight instead.'
         )
     loss_class = _loss_class(loss)
     if loss_class is None:
-        raise KeyError(f"loss_decode.type {loss['type']!r} is not a registered loss.")
-    parameter = inspect.signature(loss_class).parameters.get("class_counts")
-    if parameter is not None and "class_counts" not in loss:
-        if "class_counts" in cfg:
-            loss["class_counts"] = cfg.class_counts
+        raise KeyError(f'loss_decode.type {loss["type"]!r} is not a registered loss.')
+    parameter = inspect.signature(loss_class).parameters.get('class_counts')
+    if parameter is not None and 'class_counts' not in loss:
+        if 'class_counts' in cfg:
+            loss['class_counts'] = cfg.class_counts
         elif parameter.default is parameter.empty:
             raise ValueError(
                 f"{loss['type']} needs the pixel count of each class: set the config's top-level "
-                "class_counts to a list of counts, or to the JSON file that "
-                "`python tools/class_statistics.py CONFIG` writes."
+                'class_counts to a list of counts, or to the JSON file that '
+                '`python tools/class_statistics.py CONFIG` writes.'
             )
     return loss
 
@@ -100,21 +99,21 @@ def _is_replaceable(loss: dict[str, Any], new_loss: dict[str, Any]) -> bool:
     loss_class = _loss_class(loss)
     if loss_class is _loss_class(new_loss):
         return True
-    is_softmax = not (loss.get("use_sigmoid") or loss.get("use_mask"))
+    is_softmax = not (loss.get('use_sigmoid') or loss.get('use_mask'))
     return loss_class is CrossEntropyLoss and is_softmax
 
 
 def _replace(loss: dict[str, Any], new_loss: dict[str, Any]) -> None:
-    kept = {"loss_weight": loss.get("loss_weight", 1.0)}
-    if loss.get("loss_name", "loss_ce") != "loss_ce":
-        kept["loss_name"] = loss["loss_name"]
+    kept = {'loss_weight': loss.get('loss_weight', 1.0)}
+    if loss.get('loss_name', 'loss_ce') != 'loss_ce':
+        kept['loss_name'] = loss['loss_name']
     loss.clear()
     loss.update(copy.deepcopy(new_loss), **kept)
 
 
 def _loss_class(loss: dict[str, Any]) -> type | None:
     # mmengine's newer configs give the class itself instead of its name.
-    return MODELS.get(loss["type"]) if isinstance(loss["type"], str) else loss["type"]
+    return MODELS.get(loss['type']) if isinstance(loss['type'], str) else loss['type']
 
 
 @RUNNERS.register_module()
@@ -127,5 +126,5 @@ class LossRunner(Runner):
         cfg = swap_loss(cfg)
         if not torch.cuda.is_available():
             # torch's SyncBatchNorm trains on accelerators only; on CPU ranks keep plain BN.
-            cfg.pop("sync_bn", None)
+            cfg.pop('sync_bn', None)
         return super().from_cfg(cfg)
