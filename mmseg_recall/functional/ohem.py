@@ -35,7 +35,7 @@ def hardest_mean(losses: Tensor, valid: Tensor, ratio: float = 0.7) -> Tensor:
     ranked = losses.sort(descending=True).values
     kept_on_device = torch.ceil(valid.sum().double() * ratio - 1e-6)
     keep = torch.arange(len(ranked), device=ranked.device) < kept_on_device
-    return torch.where(keep, ranked, 0.0).sum() / kept_on_device.clamp_min(1)
+    return torch.where(keep, ranked, 0.0).sum() / kept_on_device.clamp_min(1).to(ranked.dtype)
 
 
 def _keep(num_valid: int, ratio: float) -> int:

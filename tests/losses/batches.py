@@ -33,7 +33,7 @@ class Batch:
 
     def pixels(self) -> Pixels:
         rows = self.flat_logits(self.logits)[self.valid].tolist()
-        return list(zip(rows, self.target.flatten()[self.valid].tolist()))
+        return list(zip(rows, self.target.flatten()[self.valid].tolist(), strict=True))
 
 
 def in_layout(values: Tensor, layout: str) -> Tensor:

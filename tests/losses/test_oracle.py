@@ -33,7 +33,7 @@ def assume_no_ties(batch: Batch) -> None:
     keys = [[nll(z, y) for z, y in pixels]]
     for c in range(batch.num_classes):
         p = [softmax(z)[c] for z, _ in pixels]
-        keys.append([1 - v if y == c else v for v, (_, y) in zip(p, pixels)])
+        keys.append([1 - v if y == c else v for v, (_, y) in zip(p, pixels, strict=True)])
     for key in keys:
         ordered = sorted(key)
         assume(all(b - a > 1e-5 for a, b in pairwise(ordered)))

@@ -1,0 +1,114 @@
+"""Constructor checks of the other losses, and the class counts that some need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmseg_recall.losses.performance_balanced import (
+    MetricWeightedLoss,
+    OHEMLoss,
+    SoftmaxFocalLoss,
+)
+from mmseg_recall.losses.region_based import LovaszSoftmaxLoss, SoftIoULoss
+from mmseg_recall.losses.statistics_balanced import ClassBalancedLoss, InverseFrequencyLoss
+
+STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, ClassBalancedLoss])
+
+
+@pytest.mark.parametrize(
+    ('cls', 'options', 'message'),
+    [
+        (SoftmaxFocalLoss, dict(gamma=-0.5), 'gamma'),
+        (SoftmaxFocalLoss, dict(gamma=float('nan')), 'gamma'),
+        (OHEMLoss, dict(ratio=0.0), 'ratio'),
+        (OHEMLoss, dict(ratio=1.1), 'ratio'),
+        (MetricWeightedLoss, dict(metric='accuracy'), 'precision'),
+        (MetricWeightedLoss, dict(metric='tversky', alpha=-1.0), 'alpha'),
+        (InverseFrequencyLoss, dict(class_counts=[1], mode='mean'), 'median'),
+        (ClassBalancedLoss, dict(class_counts=[1], beta=1.0), 'beta'),
+        (InverseFrequencyLoss, {}, 'class_statistics.py CONFIG'),
+    ],
+)
+def test_bad_options_are_refused(cls: type, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cls(**options)
+
+
+@STATISTICS_BALANCED
+@pytest.mark.parametrize(
+    ('counts', 'message'),
+    [
+        ([], 'all zero'),
+        ([0, 0], 'all zero'),
+        ([3, -1], 'class 1: -1'),
+        ([3, float('nan')], 'class 1: nan'),
+        ([float('inf'), 1], 'class 0: inf'),
+        ([[1, 2], [3, 4]], 'one a class'),
+        ([1, 'x'], 'one a class'),
+        (5, 'one a class'),
+    ],
+)
+def test_bad_counts_are_refused(cls: type, counts: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        cls(class_counts=counts)
+    if isinstance(counts, list):
+        path = tmp_path / 'class_counts.json'
+        path.write_text(json.dumps(dict(pixels=counts)))
+        with pytest.raises(ValueError, match=f'class_counts.json.*({message})'):
+            cls(class_counts=path)
+
+
+@STATISTICS_BALANCED
+def test_counts_for_other_classes_name_both(cls: type) -> None:
+    loss = cls(class_counts=[1, 2, 3])
+    with pytest.raises(ValueError, match='3 classes, the logits have 4'):
+        loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
+
+
+@STATISTICS_BALANCED
+def test_counts_from_a_file_are_those_of_the_list(cls: type, tmp_path: Path) -> None:
+    path = tmp_path / 'class_counts.json'
+    path.write_text(json.dumps(dict(classes=['a', 'b', 'c'], pixels=[7, 0, 2])))
+    assert torch.equal(cls(class_counts=str(path)).weight, cls(class_counts=[7, 0, 2]).weight)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'not json', 'is not JSON'),
+        (b'\xff\xfe\x00', 'is not JSON'),
+        (b'[1, 2]', '"pixels"'),
+        (b'{"pixels": 3}', '"pixels"'),
+        (b'{"classes": ["a"], "pixels": [1, 2]}', 'names 1 classes but counts 2'),
+    ],
+)
+def test_bad_counts_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / 'class_counts.json'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        InverseFrequencyLoss(class_counts=path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_counts_file_prints_the_command(tmp_path: Path) -> None:
+    path = tmp_path / 'class_counts.json'
+    with pytest.raises(FileNotFoundError, match=r'python tools/class_statistics\.py CONFIG') as e:
+        InverseFrequencyLoss(class_counts=path)
+    assert str(path) in str(e.value)
+
+
+def test_a_class_never_seen_weighs_nothing() -> None:
+    logits = torch.randn(1, 3, 8)
+    target = torch.full((1, 8), 2)
+    for cls in (InverseFrequencyLoss, ClassBalancedLoss):
+        assert cls(class_counts=[5, 3, 0])(logits, target) == 0
+
+
+@pytest.mark.parametrize('cls', [SoftIoULoss, LovaszSoftmaxLoss])
+def test_region_losses_refuse_a_weight_per_pixel(cls: type) -> None:
+    with pytest.raises(ValueError, match='sampler'):
+        cls()(torch.zeros(1, 2, 3), torch.zeros(1, 3).long(), weight=torch.ones(1, 3))
