@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mmseg.registry import DATASETS
 
 from .checked import CheckedSegDataset
@@ -26,7 +28,7 @@ class CamVidDataset(CheckedSegDataset):
         'bicyclist'
     """
 
-    METAINFO = dict(
+    METAINFO: ClassVar[dict] = dict(
         classes=(
             'sky',
             'building',

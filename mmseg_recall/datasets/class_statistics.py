@@ -94,7 +94,8 @@ def _refuse_evaluation_files(config: Config, dataset) -> None:
             words = EVALUATION_WORDS.intersection(word.lower() for word in name.parts)
             if words:
                 raise ValueError(
-                    f'The training dataset reads {name}, by its name the {min(words)} split. {cure}.'
+                    f'The training dataset reads {name}, by its name the {min(words)} split. '
+                    f'{cure}.'
                 )
 
 

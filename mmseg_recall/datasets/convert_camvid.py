@@ -74,7 +74,9 @@ def read_raw_label(path: Path) -> np.ndarray:
     ids[np.isin(ids, VOID_IDS)] = 255
     unknown = np.unique(ids[(ids >= VOID_IDS[0]) & (ids != 255)])
     if unknown.size:
-        raise ValueError(f'{path}: unknown class ids {unknown.tolist()}; CamVid has 0 to 11 and 255')
+        raise ValueError(
+            f'{path}: unknown class ids {unknown.tolist()}; CamVid has 0 to 11 and 255'
+        )
     return ids
 
 

@@ -101,9 +101,7 @@ def read_label(source: LabelSource) -> np.ndarray:
     try:
         data = fileio.get(source.label, backend_args=backend_args)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f'The label of {source.image} is missing: {source.label}'
-        ) from None
+        raise FileNotFoundError(f'The label of {source.image} is missing: {source.label}') from None
     _, mode = image_header(data, source.label)
     if mode not in ('L', 'P', '1'):
         raise ValueError(f'{source.label}: expected 8-bit single-channel ids, not mode {mode}')
@@ -115,9 +113,11 @@ def read_label(source: LabelSource) -> np.ndarray:
             seg_fields=[],
         )
     )['gt_seg_map']
-    with fileio.get_local_path(source.image, backend_args=backend_args) as path:
-        with Image.open(path) as image:
-            width, height = image.size
+    with (
+        fileio.get_local_path(source.image, backend_args=backend_args) as path,
+        Image.open(path) as image,
+    ):
+        width, height = image.size
     if label.shape != (height, width):
         raise ValueError(
             f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '

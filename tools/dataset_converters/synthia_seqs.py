@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
-from mmseg_recall.datasets.files import is_missing
 from mmseg_recall.datasets.convert_synthia import convert_synthia_seqs
+from mmseg_recall.datasets.files import is_missing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('raw', type=Path, help='folder of one raw sequence, with RGB/ and GT/LABELS/')
+    parser.add_argument(
+        'raw', type=Path, help='folder of one raw sequence, with RGB/ and GT/LABELS/'
+    )
     parser.add_argument('--out', type=Path, default=Path('data/synthia'), help='folder to make')
     args = parser.parse_args()
     if not is_missing(args.out):
