@@ -16,4 +16,5 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=1337)
+custom_hooks = [dict(type='CheckDatasetHook')]
 tta_model = dict(type='SegTTAModel')
