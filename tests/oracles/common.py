@@ -68,8 +68,8 @@ def weighted_cross_entropy(pixels: Pixels, weight: list[float], normalization: s
 
 def through_softmax(p: list[float], dp: list[float]) -> list[float]:
     """dL/dz from dL/dp: dz_c = p_c (dp_c - sum_k p_k dp_k)."""
-    mean = math.fsum(a * b for a, b in zip(p, dp))
-    return [a * (b - mean) for a, b in zip(p, dp)]
+    mean = math.fsum(a * b for a, b in zip(p, dp, strict=True))
+    return [a * (b - mean) for a, b in zip(p, dp, strict=True)]
 
 
 def class_counts(num_classes: int) -> st.SearchStrategy[list[int]]:

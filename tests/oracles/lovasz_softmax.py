@@ -17,7 +17,7 @@ def loss(pixels: Pixels, num_classes: int) -> Result:
         return 0.0, []
     value, dp = 0.0, [[0.0] * num_classes for _ in pixels]
     for c in present:
-        errors = [1 - p[c] if y == c else p[c] for p, y in zip(probabilities, labels)]
+        errors = [1 - p[c] if y == c else p[c] for p, y in zip(probabilities, labels, strict=True)]
         truth = labels.count(c)
         hits, jaccard_before = 0, 0.0
         ranked = sorted(range(len(errors)), key=lambda i: -errors[i])
@@ -28,4 +28,4 @@ def loss(pixels: Pixels, num_classes: int) -> Result:
             value += errors[i] * slope
             dp[i][c] = -slope if labels[i] == c else slope
             jaccard_before = jaccard
-    return value, [through_softmax(p, d) for p, d in zip(probabilities, dp)]
+    return value, [through_softmax(p, d) for p, d in zip(probabilities, dp, strict=True)]
