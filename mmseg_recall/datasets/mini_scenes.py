@@ -51,7 +51,8 @@ class Thing(NamedTuple):
     """An object: faces in drawing order, and what decides when it is drawn.
 
     ``upright`` things are flat drawings in (right, up) coordinates that stand at ``anchor`` and
-    turn to the camera; the others are in world coordinates, counter-clockwise seen from outside.
+    turn to the camera; the others are in world coordinates. Of ``solid`` things only the faces
+    that turn to the camera are drawn: those whose corners run counter-clockwise seen from it.
     Layers are drawn in order, lots of one layer far to near, things of one lot far to near.
     """
 
@@ -59,6 +60,7 @@ class Thing(NamedTuple):
     faces: list[Face]
     layer: int
     upright: bool = False
+    solid: bool = False
     lot: float | None = None
 
 
@@ -146,7 +148,7 @@ PAINTS += [(40, 92, 80)]
 
 def building(rng, side: int, x: float, z0: float, z1: float) -> Thing:
     """A house with windows and a ground floor; ``side`` is -1 left of the road and 1 right."""
-    floors, storey = int(rng.integers(2, 8)), rng.uniform(2.8, 3.4)
+    floors, storey = int(rng.integers(2, 6)), rng.uniform(2.8, 3.4)
     height, depth = floors * storey + 1.2, 12.0
     colour = vary(rng, FACADES[rng.integers(len(FACADES))])
     glass = vary(rng, (66, 78, 92), 14)
@@ -197,7 +199,7 @@ def building(rng, side: int, x: float, z0: float, z1: float) -> Thing:
                 lit = rng.random() < 0.08
                 tint = np.array([226, 200, 140]) if lit else glass * rng.uniform(0.75, 1.35)
                 add(tint, u - half, u + half, v + 0.5, top)
-    return Thing(np.array([inner, 0, (z0 + z1) / 2]), faces, 1, lot=(z0 + z1) / 2)
+    return Thing(np.array([inner, 0, (z0 + z1) / 2]), faces, 1, solid=True, lot=(z0 + z1) / 2)
 
 
 def tree(rng, x: float, z: float, layer: int, lot: float | None = None, size: float = 1) -> Thing:
@@ -379,66 +381,41 @@ def car(rng, x: float, z: float, away: bool) -> Thing:
     length, width, waist = rng.uniform(3.9, 4.6), 1.75, rng.uniform(0.85, 0.98)
     roof = waist + rng.uniform(0.5, 0.62)
     glass, tyre = np.array([44, 54, 64]), np.array([24, 24, 26])
-    faces = [
-        face(
-            None,
-            (38, 38, 42),
-            [
-                (x - 1.02, 0, z - length / 2),
-                (x + 1.02, 0, z - length / 2),
-                (x + 1.02, 0, z + length / 2),
-                (x - 1.02, 0, z + length / 2),
-            ],
-        )
-    ]
     half, w = length / 2, width / 2
-    front = 1 if away else -1
 
-    def solid(bottom, top, y0, y1, tint, sides, ends):
-        # A prism with other extents (half width, z of both ends) below than above.
-        (wb, zb0, zb1), (wt, zt0, zt1) = bottom, top
-        b = [
-            (x - wb, y0, z + zb0),
-            (x + wb, y0, z + zb0),
-            (x + wb, y0, z + zb1),
-            (x - wb, y0, z + zb1),
-        ]
-        t = [
-            (x - wt, y1, z + zt0),
-            (x + wt, y1, z + zt0),
-            (x + wt, y1, z + zt1),
-            (x - wt, y1, z + zt1),
-        ]
-        quads = [(0, 1, ends), (1, 2, sides), (2, 3, ends), (3, 0, sides)]
-        for (i, j, colour), light in zip(quads, (0.85, 0.95, 0.7, 0.9), strict=True):
-            faces.append(face('car', colour * light, [b[i], b[j], t[j], t[i]]))
-        faces.append(face('car', np.minimum(tint * 1.15, 250), t))
+    def level(side: float, rear: float, front: float, y: float) -> list[tuple]:
+        return ground(x - side, x + side, z + rear, z + front, y)
 
-    solid((w, -half, half), (w, -half, half), 0.28, waist, paint, paint, paint)
+    faces = [face(None, (38, 38, 42), level(w + 0.15, -half, half, 0))]
+
+    def prism(bottom: list[tuple], top: list[tuple], sides: Colour, ends: Colour) -> None:
+        shades = zip((ends, sides, ends, sides), (0.85, 0.95, 0.7, 0.9), strict=True)
+        for i, (colour, light) in enumerate(shades):
+            j = (i + 1) % 4
+            faces.append(face('car', colour * light, [bottom[i], bottom[j], top[j], top[i]]))
+        faces.append(face('car', np.minimum(paint * 1.15, 250), top))
+
+    prism(level(w, -half, half, 0.28), level(w, -half, half, waist), paint, paint)
     for end, right in ((-half, 1), (half, -1)):
-        # Lamps, number plate and bumper of the two ends.
+        # Bumper, lamps and number plate of the two ends.
         origin, along = (x - right * w, 0, z + end * 1.002), (right, 0, 0)
-        is_front = (end > 0) == (front > 0)
-        lamp = np.array([240, 236, 210]) if is_front else np.array([190, 22, 22])
+        lamp = np.array([240, 236, 210] if (end > 0) == away else [190, 22, 22])
         faces.append(face('car', tyre * 1.6, panel(origin, along, 0, width, 0.28, 0.45)))
         for u in (0.06, width - 0.44):
             faces.append(face('car', lamp, panel(origin, along, u, u + 0.38, 0.6, 0.78)))
-        faces.append(
-            face('car', (220, 220, 200), panel(origin, along, w - 0.26, w + 0.26, 0.47, 0.6))
-        )
-    hood = 0.32 * length
-    back, nose = (-half + 0.25, half - hood) if front > 0 else (-half + hood, half - 0.25)
-    solid((w, back, nose), (w - 0.16, back + 0.35, nose - 0.45), waist, roof, paint, glass, glass)
-    for side, right in ((1, (0, 0, 1)), (-1, (0, 0, -1))):
+        plate = panel(origin, along, w - 0.26, w + 0.26, 0.47, 0.6)
+        faces.append(face('car', (220, 220, 200), plate))
+    bonnet, boot = 0.32 * length, 0.25
+    rear, front = (boot - half, half - bonnet) if away else (bonnet - half, half - boot)
+    top = level(w - 0.16, rear + 0.35, front - 0.45, roof)
+    prism(level(w, rear, front, waist), top, glass, glass)
+    for side in (-1, 1):
         for wheel in (-half + 0.75, half - 0.75):
             for radius, tint in ((0.34, tyre), (0.19, np.array([150, 152, 156]))):
-                shape = disc(0, 0.34, radius)
-                origin = np.array([x + side * (w + 0.01), 0, z + wheel])
-                points = (
-                    origin + shape[:, :1] * np.array(right) + shape[:, 1:] * np.array([0, 1, 0])
-                )
-                faces.append(face('car', tint, points))
-    return Thing(np.array([x, 0, z]), faces, 3)
+                u, v = disc(0, 0.34, radius).T
+                rim = np.column_stack([0 * u + x + side * (w + 0.01), v, z + wheel + side * u])
+                faces.append(face('car', tint, rim))
+    return Thing(np.array([x, 0, z]), faces, 3, solid=True)
 
 
 # --- the street -------------------------------------------------------------------------------
@@ -446,7 +423,7 @@ def car(rng, x: float, z: float, away: bool) -> Thing:
 
 def street(rng: np.random.Generator) -> tuple[list[Face], list[Thing]]:
     """One random street: the ground in drawing order, and the things that stand on it."""
-    crossing = rng.choice([-1, 1]) * rng.uniform(20, 34) if rng.random() < 0.6 else 999.0
+    crossing = rng.choice([-1, 1]) * rng.uniform(16, 27) if rng.random() < 0.6 else 999.0
     return _ground(rng, crossing), _roadside(rng, crossing) + _traffic(rng, crossing)
 
 
@@ -589,75 +566,68 @@ def render(
     """
     height, width = sky.shape[:2]
     image, label = sky.copy(), np.full((height, width), ID['sky'], np.uint8)
-    horizon = sky[int(camera.row * width)].mean(0)
+    centre, focal = np.array([width / 2, camera.row * width]), camera.focal * width
+    right = np.array([np.cos(camera.yaw), 0, -np.sin(camera.yaw)])
+    ahead = np.array([np.sin(camera.yaw), 0, np.cos(camera.yaw)])
 
     def order(thing: Thing) -> tuple[float, float, float]:
         offset = thing.anchor - camera.position
         lot = 0.0 if thing.lot is None else abs(thing.lot - camera.position[2])
         return thing.layer, -lot, -np.hypot(offset[0], offset[2])
 
-    right = np.array([np.cos(camera.yaw), 0, -np.sin(camera.yaw)])
-    ahead = np.array([np.sin(camera.yaw), 0, np.cos(camera.yaw)])
-    axes = np.stack([right, [0, 1, 0], ahead], axis=1)
-    drawn, anchors, upright, solid = (
-        list(faces),
-        [np.zeros(3)] * len(faces),
-        [False] * len(faces),
-        [False] * len(faces),
-    )
-    for thing in sorted(things, key=order):
-        if (thing.anchor - camera.position) @ ahead < -15:
-            continue
-        drawn += thing.faces
-        anchors += [thing.anchor] * len(thing.faces)
-        upright += [thing.upright] * len(thing.faces)
-        solid += [not thing.upright and thing.layer in (1, 3)] * len(thing.faces)
-    sizes = [len(item.points) for item in drawn]
-    points = np.concatenate([item.points for item in drawn])
+    things = sorted(things, key=order)
+    drawn = faces + [item for thing in things for item in thing.faces]
+    owner = np.repeat(np.arange(len(things)), [len(thing.faces) for thing in things])
+    anchor, upright, solid = np.zeros((3, len(drawn), 3))
+    anchor[len(faces) :] = np.array([thing.anchor for thing in things])[owner]
+    upright[len(faces) :, 0] = np.array([thing.upright for thing in things])[owner]
+    solid[len(faces) :, 0] = np.array([thing.solid for thing in things])[owner]
+
+    sizes = np.array([len(item.points) for item in drawn])
+    starts = np.cumsum(sizes) - sizes
     of = np.repeat(np.arange(len(drawn)), sizes)
-    flat = np.asarray(upright)[of, None]
-    world = np.where(
-        flat, np.asarray(anchors)[of] + points[:, :1] * right + points[:, 1:2] * [0, 1, 0], points
-    )
-    local = (world - camera.position) @ axes
-    centre, focal = np.array([width / 2, camera.row * width]), camera.focal * width
-    start = 0
-    for item, size, closed in zip(drawn, sizes, solid, strict=True):
-        corners = local[start : start + size]
-        start += size
-        if corners[:, 2].min() < NEAR:
-            corners = _clip(corners)
-            if len(corners) < 3:
-                continue
-        pixels = centre + focal * corners[:, :2] * (1, -1) / corners[:, 2:]
-        low, high = pixels.min(0), pixels.max(0)
-        if high[0] < 0 or high[1] < 0 or low[0] > width or low[1] > height:
-            continue
-        if closed and item.class_id is not None and _area(pixels) > 0:
-            continue
-        pixels = np.round(np.clip(pixels, -30000, 30000) * 4).astype(np.int32)
-        fade = np.exp(-np.hypot(*corners.mean(0)[[0, 2]]) / haze)
-        colour = fade * item.colour + (1 - fade) * horizon
-        cv2.fillConvexPoly(image, pixels, colour.tolist(), shift=2)
-        if item.class_id is not None:
-            cv2.fillConvexPoly(label, pixels, item.class_id, shift=2)
+    points = np.concatenate([item.points for item in drawn])
+    turned = anchor[of] + points[:, :1] * right + points[:, 1:2] * (0, 1, 0)
+    world = np.where(upright[of, :1] > 0, turned, points) - camera.position
+    local = world @ np.stack([right, (0, 1, 0), ahead], axis=1)
+    nearest = np.minimum.reduceat(local[:, 2], starts)
+    farthest = np.maximum.reduceat(local[:, 2], starts)
+    distance = np.hypot(*(np.add.reduceat(local[:, ::2], starts) / sizes[:, None]).T)
+
+    pixels = centre + focal * local[:, :2] * (1, -1) / np.maximum(local[:, 2:], NEAR)
+    following = np.arange(len(points)) + 1
+    following[starts + sizes - 1] = starts
+    (x, y), (next_x, next_y) = pixels.T, pixels[following].T
+    turn = np.add.reduceat(x * next_y - y * next_x, starts)
+    low, high = np.minimum.reduceat(pixels, starts), np.maximum.reduceat(pixels, starts)
+    inside = ((high >= 0) & (low <= (width, height))).all(1)
+    whole = (nearest >= NEAR) & inside & ~((solid[:, 0] > 0) & (turn > 0))
+    crossing = (nearest < NEAR) & (farthest > NEAR)
+
+    fade = np.exp(-distance / haze)[:, None]
+    horizon = sky[int(camera.row * width)].mean(0)
+    colours = fade * np.array([item.colour for item in drawn]) + (1 - fade) * horizon
+    for index in np.flatnonzero(whole | crossing):
+        corners = slice(starts[index], starts[index] + sizes[index])
+        shape = pixels[corners] if whole[index] else _clip(local[corners], centre, focal)
+        # Four steps a pixel; OpenCV's own arithmetic overflows beyond 2^15 pixels.
+        shape = np.round(4 * shape.clip(-30000, 30000)).astype(np.int32)
+        cv2.fillConvexPoly(image, shape, colours[index].tolist(), shift=2)
+        if drawn[index].class_id is not None:
+            cv2.fillConvexPoly(label, shape, drawn[index].class_id, shift=2)
     return image, label
 
 
-def _clip(corners: np.ndarray) -> np.ndarray:
-    # Sutherland-Hodgman against the near plane.
+def _clip(corners: np.ndarray, centre: np.ndarray, focal: float) -> np.ndarray:
+    # Sutherland-Hodgman against the near plane, then projected.
     kept = []
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if a[2] >= NEAR:
             kept.append(a)
         if (a[2] >= NEAR) != (b[2] >= NEAR):
             kept.append(a + (b - a) * (NEAR - a[2]) / (b[2] - a[2]))
-    return np.array(kept)
-
-
-def _area(pixels: np.ndarray) -> float:
-    x, y = pixels.T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+    x, y, z = np.array(kept).T
+    return centre + focal * np.column_stack([x / z, -y / z])
 
 
 def _noise(rng, shape: tuple[int, int], cell: int) -> np.ndarray:
