@@ -534,9 +534,9 @@ def _traffic(rng, crossing: float) -> list[Thing]:
         things.append(pedestrian(rng, rng.uniform(-4, 4), crossing - np.sign(crossing) * 6.3))
     if rng.random() < 0.5:
         things.append(bin_(rng, rng.choice([-1, 1]) * 6.2, somewhere(4, 20)))
-    if rng.random() < 0.62:
+    if rng.random() < 0.5:
         things.append(bicycle(rng, rng.choice([-1, 1]) * rng.uniform(6.2, 7.4), somewhere(7, 15)))
-    if abs(crossing) < 100:
+    if abs(crossing) < 100 and rng.random() < 0.8:
         near = crossing - np.sign(crossing) * 8.4
         things.append(traffic_light(rng, rng.choice([-1, 1]) * 5.9, near))
     return things

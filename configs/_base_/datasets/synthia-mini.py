@@ -4,13 +4,13 @@ class_counts = 'data/synthia-mini/class_counts.json'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=(256, 128), keep_ratio=False),
+    dict(type='Resize', scale=(384, 192), keep_ratio=False),
     dict(type='PackSegInputs'),
 ]
 # The labels are loaded after the resize: predictions are scored at the labels' full size.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(256, 128), keep_ratio=False),
+    dict(type='Resize', scale=(384, 192), keep_ratio=False),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
