@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path, PurePath
 
 from mmengine.config import Config
@@ -11,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from .files import write_atomically
-from .labels import count_pixels, label_sources, leaf_datasets
+from .labels import count_pixels, leaf_datasets
 
 EVALUATION_WORDS = {'val', 'valid', 'validation', 'test', 'testing'}
 
@@ -80,42 +81,48 @@ def write_class_statistics(
 
 def _refuse_evaluation_files(config: Config, dataset) -> None:
     cure = 'Correct train_dataloader, or pass --allow-evaluation-files if this is what you train on'
-    sources = label_sources(dataset)
-    files = {os.path.realpath(source.label) for source in sources}
+    files = {os.path.realpath(path) for path in _label_files(dataset)}
     for loader in ('val_dataloader', 'test_dataloader'):
-        shared = files & _label_files(config.get(loader))
+        if not config.get(loader):
+            continue
+        try:
+            evaluation = DATASETS.build(config[loader].dataset)
+        except FileNotFoundError as error:
+            warnings.warn(
+                f'Not compared with {loader}, which cannot be read: {error}', stacklevel=1
+            )
+            continue
+        shared = files.intersection(os.path.realpath(path) for path in _label_files(evaluation))
         if shared:
             raise ValueError(
                 f'{len(shared)} of the {len(files)} training labels are also read by {loader}, '
                 f'such as {min(shared)}. {cure}.'
             )
-    for part in leaf_datasets(dataset):
-        for name in _split_names(part):
-            words = EVALUATION_WORDS.intersection(word.lower() for word in name.parts)
-            if words:
-                raise ValueError(
-                    f'The training dataset reads {name}, by its name the {min(words)} split. '
-                    f'{cure}.'
-                )
+    for name in _split_names(dataset):
+        words = EVALUATION_WORDS.intersection(word.lower() for word in name.parts)
+        if words:
+            raise ValueError(
+                f'The training dataset reads {name}, by its name the {min(words)} split. {cure}.'
+            )
 
 
-def _label_files(dataloader: dict | None) -> set[str]:
-    if not dataloader:
-        return set()
-    try:
-        dataset = DATASETS.build(dataloader['dataset'])
-    except FileNotFoundError:
-        # An evaluation split that is not on this machine shares no file with training.
-        return set()
-    return {os.path.realpath(source.label) for source in label_sources(dataset)}
+def _label_files(dataset) -> list[str]:
+    infos = (
+        leaf.get_data_info(index) for leaf in leaf_datasets(dataset) for index in range(len(leaf))
+    )
+    return [info['seg_map_path'] for info in infos if 'seg_map_path' in info]
 
 
 def _split_names(dataset) -> set[PurePath]:
-    # The end of the label folder's path, and what is below it: further up, a folder called "test"
-    # says nothing about the split.
-    folder = PurePath(dataset.data_prefix['seg_map_path'])
-    names = {PurePath(dataset.ann_file).with_suffix('')} if dataset.ann_file else set()
-    for source in label_sources(dataset):
-        below = PurePath(os.path.relpath(source.label, folder)).parent
-        names.add(PurePath(*folder.parts[-2:], below))
+    names = set()
+    for leaf in leaf_datasets(dataset):
+        # The end of the label folder's path, and what is below it: further up, a folder called
+        # "test" says nothing about the split.
+        folder = PurePath(leaf.data_prefix['seg_map_path'])
+        if leaf.ann_file:
+            # Of an absolute path, too, only the end is the data set's own.
+            names.add(PurePath(*PurePath(leaf.ann_file).with_suffix('').parts[-2:]))
+        for path in _label_files(leaf):
+            below = PurePath(os.path.relpath(path, folder)).parent
+            names.add(PurePath(*folder.parts[-2:], below))
     return names
