@@ -1,0 +1,55 @@
+"""Packaging. The settings of the development tools are in pyproject.toml."""
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmseg_recall/__init__.py').read_text())[1]
+# stack.py imports nothing that is not in the standard library.
+STACKS = runpy.run_path(str(ROOT / 'mmseg_recall/stack.py'))['STACKS']
+# mmseg imports ftfy and regex without requiring them.
+STACK_EXTRAS = {
+    name: [f'{dist}>={low},<{high}' for dist, (low, high) in ranges.items()] + ['ftfy', 'regex']
+    for name, ranges in STACKS.items()
+}
+
+
+class BuildWithMim(build_py):
+    """Put the configs and tools into the wheel, as mmseg_recall/.mim, the way mmseg has them."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for folder in ('configs', 'tools'):
+            shutil.copytree(
+                ROOT / folder,
+                Path(self.build_lib) / 'mmseg_recall' / '.mim' / folder,
+                ignore=shutil.ignore_patterns('__pycache__'),
+                dirs_exist_ok=True,
+            )
+
+
+setup(
+    name='mmseg_recall',
+    version=VERSION,
+    description='Recall loss and the losses it is compared with, for MMSegmentation',
+    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').is_file() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmseg_recall', 'mmseg_recall.*']),
+    include_package_data=True,
+    install_requires=['torch>=2.4'],
+    extras_require={
+        **STACK_EXTRAS,
+        'report': ['jinja2', 'matplotlib'],
+        'dev': ['hypothesis', 'pytest', 'pytest-cov', 'ruff', 'setuptools>=70.1'],
+    },
+    cmdclass={'build_py': BuildWithMim},
+)
