@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """Losses compute in float32, or in float64 for float64 logits."""
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
 def check_shapes(logits: Tensor, target: Tensor) -> None:
     """Raise ValueError unless logits are (N, C, ...) and target (N, ...) of an integer type."""
     if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:

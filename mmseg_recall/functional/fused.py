@@ -1,0 +1,349 @@
+"""Per-class sums of the negative log-likelihood, block by block.
+
+The same numbers as the plain path of :func:`mmseg_recall.functional.class_nll_sums`. A block of
+the logits is read into the cache once and scored there; the backward computes the softmax again
+from the logits and the saved log of its denominator, and writes the gradient once. Nothing of the
+size of the logits is allocated besides that gradient.
+
+:func:`resized_class_nll_sums` does the same from low-resolution logits: a tile is upsampled where
+it is scored, and its gradient is brought down again at once, so that neither the full-resolution
+logits nor their gradient ever exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .checks import check_shapes, compute_dtype, valid_pixels
+from .counts import ClassCounts, count_labels
+
+# Elements of the logits in a block: what fits the cache of a core on CPU; elsewhere enough for
+# the launches not to matter.
+CPU_BLOCK = 2**18
+DEVICE_BLOCK = 2**24
+TILE_COLUMNS = 128
+
+
+def fused_class_nll_sums(
+    logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None = None
+) -> tuple[Tensor, ClassCounts]:
+    """The fused path of :func:`mmseg_recall.functional.class_nll_sums`, behind its checks.
+
+    Args:
+        logits: (N, C, ...), any floating type.
+        target: (N, ...), int64; ids in [0, C) where ``valid``.
+        valid: (N, ...), bool: the pixels that take part.
+        pixel_weight: (N, ...), a constant factor per pixel of the sums, or None.
+
+    Returns:
+        (sums, counts), as :func:`class_nll_sums`. Once differentiable.
+    """
+    sums, *counts = _ClassNllSums.apply(logits, target, valid, pixel_weight)
+    return sums, ClassCounts(*counts)
+
+
+def resized_class_nll_sums(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    align_corners: bool = False,
+    ignore_index: int | None = 255,
+) -> tuple[Tensor, ClassCounts]:
+    """:func:`class_nll_sums` of the logits resized bilinearly to the target, without resizing them.
+
+    Equal to ``class_nll_sums(F.interpolate(logits, target.shape[1:], mode='bilinear',
+    align_corners=align_corners), target)``. What it allocates is the gradient of the low-resolution
+    logits and one number for each pixel of the target.
+
+    Args:
+        logits: (N, C, h, w), any floating type; float16 and bfloat16 compute in float32.
+        target: (N, H, W), integer class ids.
+        align_corners: As in F.interpolate.
+        ignore_index: Id of the pixels that take no part; None for none.
+
+    Returns:
+        (sums, counts), as :func:`class_nll_sums`. Once differentiable.
+
+    Raises:
+        ValueError: Shapes that do not fit; for the target, as :func:`class_nll_sums`.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(1, 2, 2, 2), torch.zeros(1, 8, 8, dtype=torch.int64)
+        >>> sums, counts = resized_class_nll_sums(logits, target)
+        >>> sums / target.numel()
+        tensor([0.6931, 0.0000])
+        >>> counts.true_positives
+        tensor([64,  0])
+    """
+    if logits.dim() != 4 or target.dim() != 3:
+        raise ValueError(
+            'logits must be (N, C, h, w) and target (N, H, W), got '
+            f'{tuple(logits.shape)} and {tuple(target.shape)}'
+        )
+    check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
+    target = target.long()
+    valid = valid_pixels(target, logits.shape[1], ignore_index)
+    sums, *counts = _ResizedClassNllSums.apply(logits, target, valid, align_corners)
+    return sums, ClassCounts(*counts)
+
+
+class _ClassNllSums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        rows = _as_rows(logits)
+        labels, valid_rows = _pixel_rows(target), _pixel_rows(valid)
+        weight = None if pixel_weight is None else _pixel_rows(pixel_weight)
+        totals = _Totals(logits)
+        lse = torch.empty(labels.shape, dtype=totals.dtype, device=logits.device)
+        with _exact_arithmetic(logits.device):
+            for at, x, scratch in _row_blocks(rows):
+                block_labels = torch.where(valid_rows[at], labels[at], totals.num_classes)
+                lse[at] = totals.add(
+                    x, block_labels, scratch, None if weight is None else weight[at]
+                )
+        ctx.save_for_backward(logits, target, valid, lse, pixel_weight)
+        sums, counts = totals.results()
+        ctx.mark_non_differentiable(*counts)
+        return sums, *counts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        logits, target, valid, lse, pixel_weight = ctx.saved_tensors
+        rows = _as_rows(logits)
+        labels, valid_rows = _pixel_rows(target), _pixel_rows(valid)
+        weight = None if pixel_weight is None else _pixel_rows(pixel_weight)
+        grad = torch.empty_like(rows)
+        grad_of_label = F.pad(grad_sums, (0, 1))
+        with _exact_arithmetic(logits.device):
+            for at, x, scratch in _row_blocks(rows):
+                block_labels = torch.where(valid_rows[at], labels[at], len(x))
+                factor = grad_of_label.index_select(0, block_labels)
+                if weight is not None:
+                    factor = factor * weight[at]
+                residual = _softmax_minus_one_hot(x, block_labels, lse[at], scratch)
+                torch.mul(residual, factor, out=grad[at[0], :, at[1]])
+        return _from_rows(grad, logits), None, None, None
+
+
+class _ResizedClassNllSums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, align_corners: bool
+    ) -> tuple[Tensor, ...]:
+        totals = _Totals(logits)
+        lse = torch.empty(target.shape, dtype=totals.dtype, device=logits.device)
+        with _exact_arithmetic(logits.device):
+            for tile in _tiles(logits, target.shape, align_corners):
+                labels = torch.where(valid[tile.at], target[tile.at], totals.num_classes)
+                tile_lse = totals.add(tile.upsampled(logits), labels.flatten(), tile.scratch)
+                lse[tile.at] = tile_lse.view(labels.shape)
+        ctx.save_for_backward(logits, target, valid, lse)
+        ctx.align_corners = align_corners
+        sums, counts = totals.results()
+        ctx.mark_non_differentiable(*counts)
+        return sums, *counts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        logits, target, valid, lse = ctx.saved_tensors
+        grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
+        grad_of_label = F.pad(grad_sums, (0, 1))
+        with _exact_arithmetic(logits.device):
+            for tile in _tiles(logits, target.shape, ctx.align_corners):
+                labels = torch.where(valid[tile.at], target[tile.at], logits.shape[1]).flatten()
+                x = tile.upsampled(logits)
+                residual = _softmax_minus_one_hot(x, labels, lse[tile.at].flatten(), tile.scratch)
+                tile.add_downsampled(residual.mul_(grad_of_label.index_select(0, labels)), grad)
+        return grad.to(logits.dtype), None, None, None
+
+
+class _Totals:
+    """Running totals over blocks of pixels; class C collects the pixels that take no part."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.num_classes = logits.shape[1]
+        self.dtype = compute_dtype(logits)
+        bins = self.num_classes + 1
+        self.sums = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+        self.pixels, self.hits, self.predicted = torch.zeros(
+            3, bins, dtype=torch.int64, device=logits.device
+        )
+
+    def add(
+        self, x: Tensor, labels: Tensor, scratch: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Count and score a block, x (C, k) and labels (k,); return log sum_c exp(x_c), (k,)."""
+        top = torch.amax(x, 0)
+        x_true = x.gather(0, labels.clamp(max=len(x) - 1).unsqueeze(0)).squeeze(0)
+        hit = self._count_predictions(x, labels, top, x_true, scratch)
+        self.pixels += count_labels(labels, self.num_classes + 1)
+        self.hits.index_add_(0, labels, hit.long())
+        log_sum = torch.sub(x, top, out=scratch).exp_().sum(0).log_()
+        nll = log_sum - (x_true - top)
+        if weight is not None:
+            nll *= weight
+        self.sums.index_add_(0, labels, nll.double())
+        return log_sum.add_(top)
+
+    def _count_predictions(
+        self, x: Tensor, labels: Tensor, top: Tensor, x_true: Tensor, scratch: Tensor
+    ) -> Tensor:
+        """Add up the predictions of the pixels that take part; return where they are right."""
+        valid = labels < self.num_classes
+        if x.device.type == 'cpu':
+            # torch's argmax costs more than the rest of the block. Where no two classes share the
+            # top, those that equal it are the predictions; a NaN equals nothing.
+            predicted = torch.mv(torch.eq(x, top, out=scratch), valid.to(x.dtype))
+            if bool(predicted.sum() == valid.sum()) and not bool(top.isnan().any()):
+                self.predicted[:-1] += predicted.long()
+                return x_true == top
+        prediction = x.max(0).indices
+        bins = torch.where(valid, prediction, self.num_classes)
+        self.predicted += count_labels(bins, self.num_classes + 1)
+        return prediction == labels
+
+    def results(self) -> tuple[Tensor, ClassCounts]:
+        counts = ClassCounts(self.pixels[:-1], self.hits[:-1], self.predicted[:-1])
+        return self.sums[:-1].to(self.dtype), counts
+
+
+def _softmax_minus_one_hot(x: Tensor, labels: Tensor, lse: Tensor, out: Tensor) -> Tensor:
+    """The gradient of -log p of the label with respect to x, (C, k), written to ``out``."""
+    torch.sub(x, lse, out=out).exp_()
+    index = labels.clamp(max=len(x) - 1).unsqueeze(0)
+    return out.scatter_add_(0, index, out.new_full((), -1.0).expand_as(index))
+
+
+def _as_rows(logits: Tensor) -> Tensor:
+    """(N, C, pixels), a view wherever strides allow; a plain (N, C) is one image of N pixels."""
+    return logits.t().unsqueeze(0) if logits.dim() == 2 else logits.flatten(2)
+
+
+def _pixel_rows(image: Tensor) -> Tensor:
+    """The same for a tensor with one number a pixel: (N, pixels)."""
+    return image.unsqueeze(0) if image.dim() == 1 else image.flatten(1)
+
+
+def _from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.squeeze(0).t() if like.dim() == 2 else rows.view(like.shape)
+
+
+def _block_size(device: torch.device) -> int:
+    return CPU_BLOCK if device.type == 'cpu' else DEVICE_BLOCK
+
+
+def _row_blocks(rows: Tensor) -> Iterator[tuple[tuple[int, slice], Tensor, Tensor]]:
+    """Blocks of the pixels of (N, C, pixels): index, (C, k) in the computing type, scratch."""
+    num_images, num_classes, num_pixels = rows.shape
+    length = max(_block_size(rows.device) // num_classes, 1)
+    dtype = compute_dtype(rows)
+    # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
+    copies = rows.dtype != dtype or rows.stride(2) != 1
+    buffers = torch.empty(
+        1 + copies, num_classes * min(length, num_pixels), dtype=dtype, device=rows.device
+    )
+    for n in range(num_images):
+        for start in range(0, num_pixels, length):
+            pixels = slice(start, min(start + length, num_pixels))
+            x = rows[n, :, pixels]
+            scratch, *copy = (b[: x.numel()].view(x.shape) for b in buffers)
+            yield (n, pixels), copy[0].copy_(x) if copies else x, scratch
+
+
+class _Axis(NamedTuple):
+    """Bilinear resizing along one axis: what each stretch of the output takes from the input."""
+
+    output: slice
+    input: slice
+    weight: Tensor  # (output, input)
+
+
+@lru_cache(maxsize=64)
+def _axis(
+    size_in: int,
+    size_out: int,
+    stretch: int,
+    align_corners: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[_Axis]:
+    # Resizing the unit vectors gives F.interpolate's own weights.
+    unit = torch.eye(size_in, dtype=dtype).unsqueeze(0)
+    weight = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
+    axis = []
+    for start in range(0, size_out, stretch):
+        output = slice(start, min(start + stretch, size_out))
+        used = weight[output].any(0).nonzero().flatten().tolist()
+        taken = slice(used[0], used[-1] + 1)
+        axis.append(_Axis(output, taken, weight[output, taken].contiguous().to(device)))
+    return axis
+
+
+class _Tile(NamedTuple):
+    """One rectangle of the full-resolution image, and the low-resolution one it comes from."""
+
+    n: int
+    rows: _Axis
+    columns: _Axis
+    buffer: Tensor
+    scratch: Tensor
+
+    @property
+    def at(self) -> tuple[int, slice, slice]:
+        return self.n, self.rows.output, self.columns.output
+
+    def upsampled(self, logits: Tensor) -> Tensor:
+        """Full-resolution logits of the tile, (C, pixels)."""
+        low = logits[self.n, :, self.rows.input, self.columns.input].to(self.buffer.dtype)
+        tall = torch.matmul(self.rows.weight, low).flatten(0, 1)
+        torch.mm(tall, self.columns.weight.t(), out=self.buffer.view(len(tall), -1))
+        return self.buffer
+
+    def add_downsampled(self, grad: Tensor, total: Tensor) -> None:
+        """Add what the gradient of the tile, (C, pixels), gives to the low resolution."""
+        num_rows, num_columns = len(self.rows.weight), len(self.columns.weight)
+        narrow = torch.mm(grad.view(-1, num_columns), self.columns.weight)
+        low = torch.matmul(self.rows.weight.t(), narrow.view(len(grad), num_rows, -1))
+        total[self.n, :, self.rows.input, self.columns.input] += low
+
+
+def _tiles(logits: Tensor, size: torch.Size, align_corners: bool) -> Iterator[_Tile]:
+    """Tiles of the images of size (N, H, W), always in the same order."""
+    num_classes, (height, width) = logits.shape[1], size[1:]
+    dtype, device = compute_dtype(logits), logits.device
+    num_columns = min(TILE_COLUMNS, width)
+    num_rows = min(max(_block_size(device) // (num_classes * num_columns), 1), height)
+    rows = _axis(logits.shape[2], height, num_rows, align_corners, dtype, device)
+    columns = _axis(logits.shape[3], width, num_columns, align_corners, dtype, device)
+    buffers = torch.empty(2, num_classes * num_rows * num_columns, dtype=dtype, device=device)
+    for n in range(len(logits)):
+        for row in rows:
+            for column in columns:
+                shape = num_classes, len(row.weight) * len(column.weight)
+                buffer, scratch = (b[: shape[0] * shape[1]].view(shape) for b in buffers)
+                yield _Tile(n, row, column, buffer, scratch)
+
+
+@contextmanager
+def _exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """No autocast, and matrix products in full float32: they count, and they interpolate."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
