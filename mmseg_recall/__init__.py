@@ -9,6 +9,6 @@ from .stack import apply_workarounds, check_stack
 check_stack()
 apply_workarounds()
 
-from . import datasets, hooks, losses, models  # noqa: E402, F401  (importing registers)
+from . import datasets, evaluation, hooks, losses, models  # noqa: E402, F401  (importing registers)
 
 __version__ = '0.1.0'

@@ -1,0 +1,156 @@
+"""The metric against pixel-by-pixel counting in plain Python, and against mmseg's own."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+from mmseg.structures import SegDataSample
+
+from mmseg_recall.evaluation import load_areas
+
+CLASSES = ('road', 'pole', 'bike', 'never')
+
+
+def samples(seed: int, images: int = 12) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pairs of prediction and label: ignored pixels, classes absent from images or altogether."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = []
+    for _ in range(images):
+        present = int(torch.randint(1, 4, (), generator=generator))
+        label = torch.randint(0, present, (5, 7), generator=generator)
+        noise = torch.rand(5, 7, generator=generator)
+        prediction = torch.where(
+            noise < 0.6, label, torch.randint(0, 3, (5, 7), generator=generator)
+        )
+        label[torch.rand(5, 7, generator=generator) < 0.1] = 255
+        pairs.append((prediction, label))
+    return pairs
+
+
+def evaluate(metric: IoUMetric, pairs) -> dict[str, float]:
+    metric.dataset_meta = dict(classes=CLASSES)
+    for prediction, label in pairs:
+        sample = SegDataSample(
+            pred_sem_seg=PixelData(data=prediction[None]), gt_sem_seg=PixelData(data=label[None])
+        )
+        metric.process({}, [sample.to_dict()])
+    return metric.evaluate(len(pairs))
+
+
+def count(pairs, c: int) -> tuple[int, int, int]:
+    """Pixels of class c that are hit, predicted and labelled, one pixel at a time."""
+    hit = predicted = labelled = 0
+    for prediction, label in pairs:
+        for p, y in zip(prediction.flatten().tolist(), label.flatten().tolist(), strict=True):
+            if y == 255:
+                continue
+            hit += p == y == c
+            predicted += p == c
+            labelled += y == c
+    return hit, predicted, labelled
+
+
+def divide(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def nan_mean(values) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def worst(values, percent: float) -> float:
+    known = sorted(v for v in values if not math.isnan(v))
+    return nan_mean(known[: max(1, int(percent / 100 * len(known)))])
+
+
+@pytest.fixture(params=[0, 1, 2])
+def pairs(request):
+    return samples(request.param)
+
+
+def build(**kwargs) -> IoUMetric:
+    return METRICS.build(dict(type='PerClassIoUMetric', **kwargs))
+
+
+def test_what_iou_metric_returns_is_unchanged(pairs):
+    names = ['mIoU', 'mFscore']
+    stock = evaluate(IoUMetric(iou_metrics=names), pairs)
+    ours = evaluate(build(iou_metrics=names), pairs)
+    assert {k: ours[k] for k in stock} == pytest.approx(stock, abs=0, nan_ok=True)
+
+
+def test_per_class_scalars_are_those_of_counting(pairs):
+    ours = evaluate(build(), pairs)
+    expected = {}
+    for c, name in enumerate(CLASSES):
+        hit, predicted, labelled = count(pairs, c)
+        expected[f'IoU/{name}'] = divide(hit, predicted + labelled - hit)
+        expected[f'Acc/{name}'] = divide(hit, labelled)
+        expected[f'Precision/{name}'] = divide(hit, predicted)
+        expected[f'F1/{name}'] = divide(2 * hit, predicted + labelled)
+    expected['mPrecision'] = nan_mean(v for k, v in expected.items() if k[:5] == 'Preci')
+    expected['mF1'] = nan_mean(v for k, v in expected.items() if k[:2] == 'F1')
+    rounded = {k: round(100 * v, 2) for k, v in expected.items()}
+    assert {k: ours[k] for k in rounded} == pytest.approx(rounded, abs=1e-9, nan_ok=True)
+    assert math.isnan(ours['IoU/never'])
+
+
+def test_fine_grained_means_are_those_of_counting(pairs):
+    iou = []
+    for pair in pairs:
+        counts = [count([pair], c) for c in range(len(CLASSES))]
+        iou.append([divide(h, p + n - h) if n else math.nan for h, p, n in counts])
+    per_image = [nan_mean(row) for row in iou]
+    per_class = list(zip(*iou, strict=True))
+    expected = {'mIoU_I': nan_mean(per_image), 'mIoU_C': nan_mean(map(nan_mean, per_class))}
+    for q in (5, 30):
+        expected[f'mIoU_I{q}'] = worst(per_image, q)
+        expected[f'mIoU_C{q}'] = nan_mean(worst(column, q) for column in per_class)
+    ours = evaluate(build(worst=(5, 30)), pairs)
+    rounded = {k: round(100 * v, 2) for k, v in expected.items()}
+    assert {k: ours[k] for k in rounded} == pytest.approx(rounded, abs=1e-9)
+
+
+def test_a_false_positive_in_an_image_without_the_class_leaves_the_image_level_alone():
+    label = torch.zeros(4, 4, dtype=torch.long)
+    prediction = label.clone()
+    prediction[0, 0] = 1
+    ours = evaluate(build(), [(prediction, label)])
+    assert ours['mIoU_I'] == round(100 * 15 / 16, 2)
+    assert ours['mIoU'] == pytest.approx(100 * 15 / 32, abs=0.01)
+
+
+def test_every_metric_can_be_computed_from_the_areas_file(pairs, tmp_path):
+    path = tmp_path / 'new' / 'areas.npz'
+    evaluate(build(areas_file=str(path)), pairs)
+    areas, classes = load_areas(path)
+    assert tuple(classes) == CLASSES
+    for c in range(len(CLASSES)):
+        assert tuple(int(area[:, c].sum()) for area in areas) == count(pairs, c)
+    assert areas.union.dtype == np.int64
+
+
+def test_sums_stay_exact_beyond_what_float32_holds():
+    metric = build()
+    metric.dataset_meta = dict(classes=('a', 'b'))
+    big, one = torch.tensor([2.0**24, 0.0]), torch.tensor([1.0, 0.0])
+    label = torch.tensor([2.0**24, 2.0])
+    row = (big, label, big, label)
+    small = (one, one, one, one)
+    metrics = metric.compute_metrics([row, *[small] * 5])
+    assert metrics['Acc/a'] == 100 and metrics['Acc/b'] == 0
+
+
+def test_nan_to_num_replaces_what_cannot_be_scored(pairs):
+    assert evaluate(build(nan_to_num=0), pairs)['IoU/never'] == 0
+
+
+@pytest.mark.parametrize('percent', [0, -1, 101])
+def test_a_percentage_out_of_range_is_refused(percent):
+    with pytest.raises(ValueError, match='worst must be percentages'):
+        build(worst=(percent,))
