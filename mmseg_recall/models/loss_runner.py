@@ -33,8 +33,8 @@ def swap_loss(cfg: Config) -> Config:
 
     Raises:
         KeyError: ``loss_decode`` is missing, or names a loss that is not registered.
-        ValueError: ``loss_decode`` gives a ``loss_weight`` (that is each head's own), no head has
-            a loss to replace, or the loss needs ``class_counts`` and there are none.
+        ValueError: ``loss_decode`` gives a ``loss_weight`` (that is each head's own), or no head
+            has a loss to replace.
 
     Example:
         >>> ce = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)
@@ -82,25 +82,15 @@ def _complete_loss(cfg: Config) -> dict[str, Any]:
     loss_class = _loss_class(loss)
     if loss_class is None:
         raise KeyError(f'loss_decode.type {loss["type"]!r} is not a registered loss.')
-    parameter = inspect.signature(loss_class).parameters.get('class_counts')
-    if parameter is not None and 'class_counts' not in loss:
-        if 'class_counts' in cfg:
-            loss['class_counts'] = cfg.class_counts
-        elif parameter.default is parameter.empty:
-            raise ValueError(
-                f"{loss['type']} needs the pixel count of each class: set the config's top-level "
-                'class_counts to a list of counts, or to the JSON file that '
-                '`python tools/class_statistics.py CONFIG` writes.'
-            )
+    if 'class_counts' in inspect.signature(loss_class).parameters and 'class_counts' in cfg:
+        loss.setdefault('class_counts', cfg.class_counts)
     return loss
 
 
 def _is_replaceable(loss: dict[str, Any], new_loss: dict[str, Any]) -> bool:
-    loss_class = _loss_class(loss)
-    if loss_class is _loss_class(new_loss):
-        return True
-    is_softmax = not (loss.get('use_sigmoid') or loss.get('use_mask'))
-    return loss_class is CrossEntropyLoss and is_softmax
+    if loss.get('use_sigmoid') or loss.get('use_mask'):
+        return False
+    return _loss_class(loss) in (CrossEntropyLoss, _loss_class(new_loss))
 
 
 def _replace(loss: dict[str, Any], new_loss: dict[str, Any]) -> None:

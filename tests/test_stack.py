@@ -1,0 +1,93 @@
+"""The check of the installed stack, and the workarounds."""
+
+import os
+from importlib.metadata import PackageNotFoundError
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmseg_recall import stack
+
+ONEDL = {'onedl-mmsegmentation': '1.4.2', 'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12'}
+OPENMMLAB = {'mmsegmentation': '1.2.2', 'mmcv': '2.1.0', 'mmengine': '0.10.7'}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]) -> None:
+    def version(dist: str) -> str:
+        if dist not in installed:
+            raise PackageNotFoundError(dist)
+        return installed[dist]
+
+    monkeypatch.setattr(stack, 'version', version)
+
+
+@pytest.mark.parametrize(('installed', 'name'), [(ONEDL, 'onedl'), (OPENMMLAB, 'openmmlab')])
+def test_finds_the_stack(monkeypatch, installed, name):
+    pretend(monkeypatch, installed)
+    assert stack.check_stack() == name
+
+
+@pytest.mark.parametrize(
+    ('installed', 'message'),
+    [
+        ({}, 'none is installed'),
+        (ONEDL | OPENMMLAB, 'both MMSegmentation stacks'),
+        (ONEDL | {'onedl-mmsegmentation': '1.3.9'}, 'onedl-mmsegmentation is 1.3.9'),
+        (ONEDL | {'onedl-mmcv': '2.4.0'}, 'onedl-mmcv is 2.4.0, supported is >=2.3,<2.4'),
+        (OPENMMLAB | {'mmengine': '0.8.0'}, 'mmengine is 0.8.0'),
+        ({'mmsegmentation': '1.2.2', 'mmengine': '0.10.7'}, 'mmcv is missing'),
+    ],
+)
+def test_unsuitable_stack_prints_both_install_lines(monkeypatch, installed, message):
+    pretend(monkeypatch, installed)
+    with pytest.raises(ImportError, match=message) as error:
+        stack.check_stack()
+    assert "pip install 'mmseg_recall[onedl]'" in str(error.value)
+    assert "pip install 'mmseg_recall[openmmlab]'" in str(error.value)
+
+
+@pytest.mark.parametrize('layout', ['mmseg/.mim/tools', 'tools'], ids=['wheel', 'checkout'])
+def test_finds_stock_script(monkeypatch, tmp_path, layout):
+    package = tmp_path / 'mmseg'
+    package.mkdir()
+    (package / '__init__.py').touch()
+    script = tmp_path / layout / 'train.py'
+    script.parent.mkdir(parents=True)
+    script.touch()
+    spec = type('Spec', (), {'origin': str(package / '__init__.py')})
+    monkeypatch.setattr(stack, 'find_spec', lambda name: spec)
+    assert stack.stock_script('train.py') == script
+    with pytest.raises(FileNotFoundError, match=r'no other\.py'):
+        stack.stock_script('other.py')
+
+
+def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
+    # What mmengine's message hub puts into a checkpoint.
+    history = HistoryBuffer([0.5, 0.25], [1, 1])
+    message_hub = {'log_scalars': {'train/loss': history}, 'resumed_keys': {'train/loss': True}}
+    hub = {'message_hub': message_hub, 'best_score': np.float32(3.5)}
+    torch.save(hub, tmp_path / 'a.pth')
+    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 0.375
+    assert loaded['best_score'] == np.float32(3.5)
+
+
+class _ReadsAttribute:
+    def __reduce__(self):
+        return getattr, (np.ndarray, '__class__')
+
+
+class _RunsCommand:
+    def __reduce__(self):
+        return os.system, ('true',)
+
+
+@pytest.mark.parametrize(
+    'payload', [_ReadsAttribute(), _RunsCommand()], ids=lambda p: type(p).__name__
+)
+def test_weights_only_still_refuses_the_rest(tmp_path, payload):
+    torch.save({'payload': payload}, tmp_path / 'a.pth')
+    with pytest.raises(Exception, match=r'may not read attribute|is blocked'):
+        torch.load(tmp_path / 'a.pth', weights_only=True)
