@@ -1,0 +1,112 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS, HOOKS
+
+from mmseg_recall.datasets import labels
+from mmseg_recall.hooks import check_dataset as module
+
+from . import stubs
+from .test_convert_synthia import bad_damaged, bad_empty, bad_missing, bad_truncated
+
+NAME = 'rue à gauche.png'
+
+
+def bad_size(path):
+    stubs.write(path, np.zeros((16, 20), np.uint8))
+
+
+def bad_mode(path):
+    stubs.write(path, np.zeros((16, 24, 3), np.uint8))
+
+
+def bad_depth(path):
+    # Stock mmseg casts 16 bits to 8, which would make 259 a 3.
+    stubs.write(path, np.full((16, 24), 259, np.uint16))
+
+
+def bad_ids(path):
+    stubs.write(path, np.full((16, 24), 77, np.uint8))
+
+
+def runner(tmp_path, type_='BaseSegDataset'):
+    """What the hook uses of a runner."""
+    extra = {}
+    if type_ == 'BaseSegDataset':
+        extra = dict(img_suffix='.png', metainfo=dict(classes=('a', 'b', 'c')))
+
+    def loop(split):
+        data = DATASETS.build(stubs.dataset(type_, tmp_path / 'data', split, **extra))
+        return SimpleNamespace(dataloader=SimpleNamespace(dataset=data))
+
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir(exist_ok=True)
+    return SimpleNamespace(train_loop=loop('train'), val_loop=loop('val'), work_dir=str(work_dir))
+
+
+def make(tmp_path):
+    stubs.tree(tmp_path / 'data', {'train': 3, 'val': 2}, count=3)
+    for split in ('train', 'val'):
+        stubs.write(tmp_path / 'data' / 'images' / split / NAME, np.zeros((16, 24, 3), np.uint8))
+        stubs.write(tmp_path / 'data' / 'annotations' / split / NAME, np.zeros((16, 24), np.uint8))
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize(
+    ('spoil', 'error', 'words'),
+    [
+        (bad_missing, FileNotFoundError, 'missing'),
+        (bad_truncated, ValueError, 'truncated'),
+        (bad_damaged, ValueError, 'damaged'),
+        (bad_empty, ValueError, '0 bytes'),
+        (bad_size, ValueError, '20x16 pixels'),
+        (bad_mode, ValueError, 'single-channel'),
+        (bad_depth, ValueError, 'single-channel'),
+        (bad_ids, ValueError, r'unknown ids \[77\]'),
+    ],
+)
+def test_a_bad_label_is_named_before_training(tmp_path, split, spoil, error, words):
+    make(tmp_path)
+    path = tmp_path / 'data' / 'annotations' / split / NAME
+    spoil(path)
+    hook = HOOKS.build(dict(type='CheckDatasetHook'))
+    with pytest.raises(error, match=words) as caught:
+        hook.before_train(runner(tmp_path))
+    assert str(path) in str(caught.value)
+
+
+def test_a_restart_reads_only_what_has_changed(tmp_path, monkeypatch):
+    make(tmp_path)
+    read = []
+    count = labels.count_pixels
+    monkeypatch.setattr(
+        module, 'count_pixels', lambda data, text: (read.append(len(data)), count(data, text))
+    )
+    hook = HOOKS.build(dict(type='CheckDatasetHook'))
+    hook.before_train(runner(tmp_path))
+    assert read == [4, 3]
+    hook.before_train(runner(tmp_path))
+    assert read == [4, 3]
+    bad_ids(tmp_path / 'data' / 'annotations' / 'val' / NAME)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r'\[77\]'):
+            hook.before_train(runner(tmp_path))
+    assert read == [4, 3, 3, 3]
+
+
+def test_void_and_reserved_ids_are_no_error_where_the_dataset_maps_them(tmp_path):
+    stubs.tree(tmp_path / 'data', {'train': 2, 'val': 2}, count=16)
+    hook = HOOKS.build(dict(type='CheckDatasetHook'))
+    hook.before_train(runner(tmp_path, 'SynthiaSeqsDataset'))
+    bad_ids(tmp_path / 'data' / 'annotations' / 'train' / 'train0.png')
+    with pytest.raises(ValueError, match=r'train0\.png: unknown ids \[77\]'):
+        hook.before_train(runner(tmp_path, 'SynthiaSeqsDataset'))
+
+
+def test_a_pipeline_without_labels_is_an_error(tmp_path):
+    make(tmp_path)
+    state = runner(tmp_path)
+    state.train_loop.dataloader.dataset.pipeline.transforms.pop(1)
+    with pytest.raises(ValueError, match='LoadAnnotations'):
+        HOOKS.build(dict(type='CheckDatasetHook')).before_train(state)
