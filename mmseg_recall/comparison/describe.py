@@ -1,0 +1,116 @@
+"""What a config says, in the words of a table: its loss, and everything but its loss."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from mmengine.config import Config
+
+HEADS = ('decode_head', 'auxiliary_head')
+COMPARED = (
+    'model',
+    'train_dataloader',
+    'test_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+)
+ARCHITECTURES = {
+    'ASPP': 'DeepLabV3',
+    'DepthwiseSeparableASPP': 'DeepLabV3+',
+    'PSP': 'PSPNet',
+    'Uper': 'UPerNet',
+}
+# What says where a loss takes part, not what it is.
+NOT_THE_LOSS = {
+    'type',
+    'loss_weight',
+    'loss_name',
+    'class_counts',
+    'use_sigmoid',
+    'avg_non_ignore',
+    'ignore_index',
+}
+
+
+def loss_label(cfg: Config) -> str:
+    """Name of the loss of a config: type and options, such as ``'SoftmaxFocal gamma=2'``.
+
+    Example:
+        >>> loss_label(Config(dict(loss_decode=dict(type='RecallLoss', momentum=0.5))))
+        'Recall momentum=0.5'
+    """
+    losses = cfg.get('loss_decode') or _first(cfg.model.decode_head).get('loss_decode')
+    losses = losses or dict(type='CrossEntropyLoss')  # the default of mmseg's decode heads
+    losses = losses if isinstance(losses, (list, tuple)) else [losses]
+    return ' + '.join(_one_label(loss) for loss in losses)
+
+
+def _one_label(loss: dict[str, Any]) -> str:
+    name = _type_name(loss)
+    if name == 'CrossEntropyLoss':
+        name = 'BinaryCE' if loss.get('use_sigmoid') else 'CE'
+    options = {k: v for k, v in loss.items() if k not in NOT_THE_LOSS and v is not None}
+    return ' '.join([name.removesuffix('Loss'), *(f'{k}={v}' for k, v in sorted(options.items()))])
+
+
+def describe(cfg: Config) -> dict[str, Any]:
+    """What identifies a run in a report, from its config.
+
+    Returns:
+        loss: See :func:`loss_label`.
+        key: Hash of model, data, optimiser and schedule without the losses: runs with the same
+            key differ in loss and seed only, and are compared.
+        model, dataset, data_root, schedule: In words.
+        iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
+    """
+    head, backbone = _first(cfg.model.decode_head), cfg.model.get('backbone', {})
+    head_name = _type_name(head).removesuffix('Head')
+    depth = f'-{backbone["depth"]}' if 'depth' in backbone else ''
+    backbone_name = backbone.get('model_name') or f'{_type_name(backbone)}{depth}'
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    train_cfg = cfg.get('train_cfg') or {}
+    iterations = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
+    unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
+    batch_size = cfg.train_dataloader.get('batch_size', 1) if 'train_dataloader' in cfg else None
+    return {
+        'loss': loss_label(cfg),
+        'key': _key(cfg),
+        'model': f'{ARCHITECTURES.get(head_name, head_name)} {backbone_name}',
+        'dataset': _type_name(dataset).removesuffix('Dataset'),
+        'data_root': PurePosixPath(dataset.get('data_root') or '').name,
+        'schedule': f'{iterations} {unit}, batch {batch_size}',
+        'iterations': iterations,
+        'batch_size': batch_size,
+    }
+
+
+def innermost_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The first dataset config inside wrappers such as RepeatDataset and ConcatDataset."""
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset
+
+
+def _key(cfg: Config) -> str:
+    compared = copy.deepcopy({name: cfg.get(name) for name in COMPARED})
+    for key in HEADS:
+        heads = compared['model'].get(key) or []
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            head.pop('loss_decode', None)
+    text = json.dumps(compared, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _first(value: Any) -> dict[str, Any]:
+    # Cascaded segmentors have a list of heads; the last one predicts, all have a like loss.
+    return value[-1] if isinstance(value, (list, tuple)) else value
+
+
+def _type_name(cfg: dict[str, Any]) -> str:
+    kind = cfg.get('type', 'unknown')
+    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__

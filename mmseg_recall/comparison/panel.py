@@ -1,0 +1,109 @@
+"""Small pieces of test images around rare objects, chosen by a rule, to look at side by side.
+
+The rule reads the truth only, so it is the same for every loss: for each of the rarest classes of
+the test set (fewest pixels, at least one), the image with most pixels of it, and there a window of
+a third of the image's width and height around its largest connected region.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from mmseg.utils import register_all_modules
+
+from ..evaluation import Areas
+from .describe import innermost_dataset
+
+NUM_CROPS = 3
+MAX_SIDE = 320
+LOADING = ('LoadImageFromFile', 'LoadAnnotations')
+
+
+def choose_images(label: np.ndarray, num_crops: int = NUM_CROPS) -> list[tuple[int, int]]:
+    """Pairs (class, image) by the rule above; no image twice.
+
+    Args:
+        label: Pixels of each class in each image, (images, C).
+        num_crops: How many pairs, at most.
+
+    Example:
+        >>> choose_images(np.array([[9, 0, 1], [9, 2, 0]]), num_crops=2)
+        [(2, 0), (1, 1)]
+    """
+    total = label.sum(axis=0)
+    chosen: list[tuple[int, int]] = []
+    for c in sorted(np.flatnonzero(total), key=lambda c: (total[c], c))[:num_crops]:
+        free = [i for i in range(len(label)) if i not in [image for _, image in chosen]]
+        if free:
+            image = max(free, key=lambda i: (label[i, c], -i))
+            if label[image, c]:
+                chosen.append((int(c), image))
+    return chosen
+
+
+def window_around(mask: np.ndarray) -> tuple[slice, slice]:
+    """A third of the image around the largest connected region of ``mask``, inside the image."""
+    _, _, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    x, y = centres[1 + stats[1:, cv2.CC_STAT_AREA].argmax()]
+    slices = []
+    for centre, size in zip((y, x), mask.shape, strict=True):
+        side = -(-size // 3)
+        start = min(max(0, round(centre - side / 2)), size - side)
+        slices.append(slice(start, start + side))
+    return slices[0], slices[1]
+
+
+def make_panel(
+    cfg: Config, areas: Areas, classes: list[str], predictions: Path
+) -> list[dict[str, Any]]:
+    """The pieces of one run.
+
+    Args:
+        cfg: Of the run; gives the test images.
+        areas: Of each test image, in the order of the data set.
+        classes: Names.
+        predictions: Folder of the predicted labels, ``{image}.png``.
+
+    Returns:
+        For each piece: class, image (file name), box (x0, y0, x1, y1, pixels), and as base64 the
+        picture (JPEG), truth and prediction (PNG of class indices).
+    """
+    register_all_modules(init_default_scope=False)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline
+    load = Compose([step for step in pipeline if step['type'] in LOADING])
+    panel = []
+    for c, index in choose_images(areas.label):
+        sample = load(dataset.get_data_info(index))
+        path, truth = Path(sample['img_path']), sample['gt_seg_map']
+        prediction = cv2.imread(str(predictions / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
+        window = window_around(truth == c)
+        stride = -(-max(s.stop - s.start for s in window) // MAX_SIDE)
+        picture = cv2.resize(
+            sample['img'][window], None, fx=1 / stride, fy=1 / stride, interpolation=cv2.INTER_AREA
+        )
+        rows, columns = window
+        panel.append(
+            {
+                'class': classes[c],
+                'image': path.name,
+                'box': [columns.start, rows.start, columns.stop, rows.stop],
+                'picture': _encode('.jpg', picture),
+                'truth': _encode('.png', truth[window][::stride, ::stride].astype(np.uint8)),
+                'prediction': _encode('.png', prediction[window][::stride, ::stride]),
+            }
+        )
+    return panel
+
+
+def _encode(extension: str, image: np.ndarray) -> str:
+    return base64.b64encode(cv2.imencode(extension, image)[1].tobytes()).decode()

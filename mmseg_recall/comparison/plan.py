@@ -1,0 +1,154 @@
+"""Which runs a comparison has, and the complete config of each."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from .describe import loss_label
+
+CHECKPOINT_RULES = ('last', 'best')
+
+
+class Plan(NamedTuple):
+    """One run: a config trained with one seed.
+
+    Attributes:
+        name: Unique in the comparison; names the work directory and the record.
+        config_file: The config as the user named it.
+        config: The complete config of the run, as Python text.
+        seed: Of the run.
+        checkpoint: Which checkpoint is tested: 'last' or 'best' (on the validation set).
+    """
+
+    name: str
+    config_file: str
+    config: str
+    seed: int
+    checkpoint: str
+
+
+def plan_runs(
+    configs: Sequence[str],
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    *,
+    losses_dir: Path,
+    checkpoint: str = 'last',
+    cfg_options: dict[str, Any] | None = None,
+) -> list[Plan]:
+    """Every config with every loss and every seed.
+
+    Args:
+        configs: Paths of complete configs.
+        losses: What to put in the place of each config's loss: the name of a base config in
+            ``losses_dir`` ('recall'), the path of another such file, or the type of a registered
+            loss ('DiceLoss'). None: each config keeps its own.
+        seeds: Seeds of ``randomness``.
+        losses_dir: Folder of the loss base configs.
+        checkpoint: 'last' or 'best', the same for all runs.
+        cfg_options: Overrides of every config, as ``--cfg-options`` of mmseg.
+
+    Returns:
+        One plan a run; all losses of a seed before the next seed, so that a comparison that is
+        cut short is still one of all losses.
+
+    Raises:
+        FileNotFoundError: No such config.
+        ValueError: An unknown loss; two runs with the same name; a config that is not tested with
+            IoUMetric or keeps no checkpoint by the rule.
+    """
+    if checkpoint not in CHECKPOINT_RULES:
+        raise ValueError(f'checkpoint must be one of {CHECKPOINT_RULES}, got {checkpoint!r}')
+    plans: list[Plan] = []
+    for seed in seeds:
+        for path in configs:
+            for loss in losses or [None]:
+                cfg = Config.fromfile(path)
+                if loss is not None:
+                    _set_loss(cfg, loss, losses_dir)
+                cfg.merge_from_dict(cfg_options or {})
+                _prepare(cfg, seed, checkpoint, path)
+                label = re.sub(r'[^A-Za-z0-9.]+', '-', loss_label(cfg)).strip('-').lower()
+                name = f'{Path(path).stem}_{label}_seed{seed}'
+                plans.append(Plan(name, str(path), cfg.dump(), seed, checkpoint))
+    _check_unique(plans)
+    return plans
+
+
+def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:
+    known = losses_dir / f'{loss}.py'
+    if known.is_file() or loss.endswith('.py'):
+        base = Config.fromfile(known if known.is_file() else loss)
+        if 'loss_decode' not in base:
+            raise ValueError(f'{loss} defines no loss_decode, so it is no loss base config')
+        _add_imports(cfg, base.get('custom_imports', {}).get('imports', []))
+        loss_decode = base.loss_decode
+    elif MODELS.get(loss) is not None:
+        loss_decode = dict(type=loss)
+    else:
+        names = ', '.join(sorted(path.stem for path in losses_dir.glob('*.py')))
+        raise ValueError(
+            f'No loss {loss!r}: it is neither a base config in {losses_dir} ({names}), nor a .py '
+            'file, nor the type of a loss registered in mmseg'
+        )
+    # Replaced, not merged: the options of another loss must not stay.
+    cfg.loss_decode = loss_decode
+    cfg.runner_type = 'LossRunner'
+
+
+def _add_imports(cfg: Config, imports: list[str] | str) -> None:
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    present = cfg.get('custom_imports', {}).get('imports', [])
+    present = [present] if isinstance(present, str) else list(present)
+    wanted = dict.fromkeys([*present, 'mmseg_recall', *imports])
+    cfg.custom_imports = dict(imports=list(wanted), allow_failed_imports=False)
+
+
+def _prepare(cfg: Config, seed: int, checkpoint: str, path: str) -> None:
+    _add_imports(cfg, [])
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    hooks = cfg.get('custom_hooks') or []
+    if not any(hook['type'] == 'ClassWeightHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='ClassWeightHook')]
+    keep = cfg.get('default_hooks', {}).get('checkpoint')
+    if not keep:
+        raise ValueError(f'{path}: default_hooks has no checkpoint hook, so a run has no result')
+    if checkpoint == 'best' and not keep.get('save_best'):
+        raise ValueError(
+            f"{path}: the checkpoint rule is 'best', but default_hooks.checkpoint.save_best is not "
+            "set. Set it to 'mIoU', or use the rule 'last'"
+        )
+    if keep.get('max_keep_ckpts', -1) == 1:
+        # mmengine removes the old checkpoint before it writes the new one: a run killed in
+        # between would have none.
+        keep.max_keep_ckpts = 2
+    # The same object may serve as val_evaluator.
+    cfg.test_evaluator = copy.deepcopy(cfg.test_evaluator)
+    iou_metric(cfg, path)['type'] = 'PerClassIoUMetric'
+
+
+def iou_metric(cfg: Config, path: str = 'the config') -> dict[str, Any]:
+    """The IoUMetric among a config's test evaluators (changing it changes the config)."""
+    evaluators = cfg.test_evaluator
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        if str(evaluator.get('type')).rsplit('.')[-1] in ('IoUMetric', 'PerClassIoUMetric'):
+            return evaluator
+    raise ValueError(f'{path}: test_evaluator has no IoUMetric, whose areas the comparison needs')
+
+
+def _check_unique(plans: list[Plan]) -> None:
+    seen: dict[str, Plan] = {}
+    for plan in plans:
+        if plan.name in seen:
+            raise ValueError(
+                f'Two runs would have the name {plan.name}: of {seen[plan.name].config_file} and '
+                f'of {plan.config_file}. Rename one config, or compare them in two folders'
+            )
+        seen[plan.name] = plan

@@ -1,0 +1,164 @@
+"""The record of one run: everything that a report needs, in one JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from ..datasets.files import write_atomically
+from ..evaluation import load_areas
+from ..losses.class_counts import load_class_counts
+from . import work_dir as W
+from .describe import describe, innermost_dataset
+from .panel import make_panel
+from .plan import Plan
+
+FORMAT = 'mmseg_recall run record 1'
+DISTRIBUTIONS = (
+    'torch',
+    'numpy',
+    'onedl-mmsegmentation',
+    'onedl-mmcv',
+    'onedl-mmengine',
+    'mmsegmentation',
+    'mmcv',
+    'mmengine',
+)
+
+
+def complete_record(
+    plan: Plan, work_dir: Path, checkpoint: Path, process_memory: float | None
+) -> dict[str, Any]:
+    """The record of a run that was trained and tested.
+
+    Args:
+        plan: Of the run.
+        work_dir: Of the run, with ``areas.npz`` and ``predictions/`` of the test.
+        checkpoint: The one that was tested.
+        process_memory: Peak resident memory of the training process in MiB, if known.
+
+    Returns:
+        What :func:`write_record` takes. ``areas`` are sums over the test images, from which every
+        data-set-level metric can be computed again; ``metrics`` is what the test printed, in per
+        cent; ``curves`` see :func:`mmseg_recall.comparison.work_dir.weight_curves`; ``panel`` see
+        :mod:`mmseg_recall.comparison.panel`.
+    """
+    cfg = Config.fromstring(plan.config, '.py')
+    images, classes = load_areas(work_dir / 'areas.npz')
+    lines = W.scalars(work_dir)
+    seconds, gpu_memory = W.speed_and_memory(lines)
+    metrics, _ = W.test_metrics(work_dir)
+    return {
+        **_identity(plan, cfg),
+        'status': 'complete',
+        'checkpoint': {'rule': plan.checkpoint, 'step': W.checkpoint_step(checkpoint)},
+        'classes': classes,
+        'palette': _palette(cfg),
+        'training_pixels': _training_pixels(cfg, len(classes)),
+        'images': len(images.label),
+        'areas': {k: v.sum(axis=0).tolist() for k, v in images._asdict().items()},
+        'metrics': {k: v for k, v in metrics.items() if k not in ('time', 'data_time')},
+        'seconds_per_iteration': seconds,
+        'memory_mib': {'process': process_memory, 'gpu': gpu_memory},
+        'curves': W.weight_curves(lines),
+        'panel': make_panel(cfg, images, classes, work_dir / 'predictions'),
+    }
+
+
+def failed_record(plan: Plan, stage: str, returncode: int, log: str) -> dict[str, Any]:
+    """The record of a run whose training or test (``stage``) ended with an error."""
+    cfg = Config.fromstring(plan.config, '.py')
+    failure = {'stage': stage, 'returncode': returncode, 'log_tail': log}
+    return {**_identity(plan, cfg), 'status': 'failed', 'failure': failure}
+
+
+def _identity(plan: Plan, cfg: Config) -> dict[str, Any]:
+    return {
+        'format': FORMAT,
+        'name': plan.name,
+        'config_file': plan.config_file,
+        'config': plan.config,
+        'seed': plan.seed,
+        'setup': describe(cfg),
+        'versions': versions(),
+        'device': device_name(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, this package and what it runs on."""
+    from .. import __version__
+
+    found = {'python': platform.python_version(), 'mmseg_recall': __version__}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name() -> str:
+    """The GPU, or the kind of CPU with the number of threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f'{platform.machine()} CPU'
+
+
+def _palette(cfg: Config) -> list[list[int]] | None:
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    meta = {**getattr(DATASETS.get(dataset['type']), 'METAINFO', {}), **dataset.get('metainfo', {})}
+    palette = meta.get('palette')
+    return None if palette is None else [list(map(int, colour)) for colour in palette]
+
+
+def _training_pixels(cfg: Config, num_classes: int) -> list[int] | None:
+    """N_c of the training set where the config knows it."""
+    source = cfg.get('class_counts')
+    if source is None or (isinstance(source, str) and not Path(source).is_file()):
+        return None
+    pixels = load_class_counts(source).tolist()
+    return [int(n) for n in pixels] if len(pixels) == num_classes else None
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as strict JSON, whole or not at all; NaN becomes null."""
+    text = json.dumps(_strict(record), indent=1, allow_nan=False, ensure_ascii=False)
+    # A list of numbers on one line.
+    text = re.sub(r'\[[^][{}"]*\]', lambda match: ' '.join(match[0].split()), text)
+    write_atomically(path, f'{text}\n'.encode())
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _strict(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_strict(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read a record; None if there is no file.
+
+    Raises:
+        ValueError: Not JSON, or not a record; names the file.
+    """
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path}: damaged record, not JSON ({error})') from error
+    if not isinstance(record, dict) or record.get('format') != FORMAT:
+        raise ValueError(f'{path}: not a run record (its "format" is not {FORMAT!r})')
+    return record

@@ -1,0 +1,158 @@
+"""Read what mmengine leaves in a work directory: checkpoints, scalars, logs, results."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TIMESTAMP = re.compile(r'\d{8}_\d{6}')
+
+
+def attempts(work_dir: Path) -> list[Path]:
+    """The folders of each start of a run, oldest first; they are named by their time."""
+    if not work_dir.is_dir():
+        return []
+    return sorted(p for p in work_dir.iterdir() if p.is_dir() and TIMESTAMP.fullmatch(p.name))
+
+
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """The newest whole checkpoint, from which training resumes; None if there is none."""
+    pointer = work_dir / 'last_checkpoint'
+    if not pointer.is_file():
+        return None
+    # The pointer may hold the path on the machine where it was written.
+    path = work_dir / Path(pointer.read_text().strip()).name
+    return path if path.is_file() else None
+
+
+def best_checkpoint(work_dir: Path) -> Path | None:
+    """The newest checkpoint that ``save_best`` kept; None if there is none."""
+    return max(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Iteration (or epoch) in a checkpoint's name, such as 500 for ``iter_500.pth``."""
+    return int(re.search(r'(\d+)\.pth$', path.name).group(1))
+
+
+def scalar_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a ``scalars.json``; one that a killed run left half-written ends the file."""
+    with path.open(encoding='utf-8', errors='replace') as file:
+        for line in file:
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:
+                return
+            if isinstance(values, dict):
+                yield values
+
+
+def scalars(work_dir: Path) -> list[dict[str, Any]]:
+    """All lines of all ``vis_data/scalars.json``, in the order they were written."""
+    return [
+        line
+        for attempt in attempts(work_dir)
+        for path in sorted(attempt.glob('vis_data/scalars.json'))
+        for line in scalar_lines(path)
+    ]
+
+
+def last_step(work_dir: Path) -> int:
+    """The last iteration that was logged; 0 before the first."""
+    steps = [line['step'] for line in scalars(work_dir) if 'loss' in line and 'step' in line]
+    return steps[-1] if steps else 0
+
+
+def speed_and_memory(lines: list[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """Median seconds an iteration, and peak GPU memory in MiB, from the training lines."""
+    training = [line for line in lines if 'loss' in line]
+    # The first interval contains the start of the data loaders.
+    times = [line['time'] for line in training[1:] or training if 'time' in line]
+    memory = [line['memory'] for line in training if 'memory' in line]
+    return (statistics.median(times) if times else None), (max(memory) if memory else None)
+
+
+def weight_curves(lines: list[dict[str, Any]], head: str = 'decode_head') -> dict[str, Any] | None:
+    """What ClassWeightHook logged of a head, as curves over iterations.
+
+    Returns:
+        ``{'iterations': [...], 'weight': {class: [...]}, 'recall': ..., 'pixel_share': ...}``
+        with None where a class was absent, 4 significant digits; None if it logged nothing. What
+        a killed run logged after its last checkpoint is replaced by what the resumed one did.
+    """
+    logged = {line['step']: line for line in lines if any(k.startswith(f'{head}/') for k in line)}
+    if not logged:
+        return None
+    steps = sorted(logged)
+    curves: dict[str, Any] = {'iterations': steps}
+    for key in logged[steps[-1]]:
+        if key.startswith(f'{head}/'):
+            _, quantity, name = key.split('/', 2)
+            values = [logged[step].get(key, math.nan) for step in steps]
+            curves.setdefault(quantity, {})[name] = [_short(value) for value in values]
+    return curves
+
+
+def _short(value: float) -> float | None:
+    return float(f'{value:.4g}') if math.isfinite(value) else None
+
+
+def test_metrics(work_dir: Path) -> tuple[dict[str, float], Path] | None:
+    """What the newest test run found, and the folder of that run; None without a test run."""
+    for attempt in reversed(attempts(work_dir)):
+        path = attempt / f'{attempt.name}.json'
+        if path.is_file():
+            try:
+                values = json.loads(path.read_text())
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                continue
+            if isinstance(values, dict) and 'mIoU' in values:
+                return values, attempt
+    return None
+
+
+def validation_metrics(work_dir: Path) -> tuple[dict[str, float], Path] | None:
+    """What the last validation found, and the folder of that run; None without one."""
+    for attempt in reversed(attempts(work_dir)):
+        for path in attempt.glob('vis_data/scalars.json'):
+            found = [line for line in scalar_lines(path) if 'mIoU' in line]
+            if found:
+                return found[-1], attempt
+    return None
+
+
+def class_table(attempt: Path) -> dict[str, list[Any]] | None:
+    """The last per-class table in a run's log, by column; None if the log has none.
+
+    Values are per cent, as IoUMetric prints them; the column 'Class' has the names.
+    """
+    for path in sorted(attempt.glob('*.log'), reverse=True):
+        lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+        heads = [i for i, line in enumerate(lines) if re.match(r'\|\s*Class\s*\|', line)]
+        if heads:
+            rows = []
+            for line in lines[heads[-1] :]:
+                if line.startswith('|'):
+                    rows.append([cell.strip() for cell in line.strip('|').split('|')])
+                elif not line.startswith('+'):
+                    break
+            header, *body = rows
+            body = [row for row in body if len(row) == len(header)]
+            columns = zip(*body, strict=True)
+            return {
+                name: list(column) if name == 'Class' else [_number(cell) for cell in column]
+                for name, column in zip(header, columns, strict=False)
+            }
+    return None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
