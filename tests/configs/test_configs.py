@@ -59,7 +59,8 @@ def test_loss_base_has_three_settings(path):
 def test_one_optimiser_step(leaf, trees, tmp_path):
     cfg = Config.fromfile(CONFIGS / leaf)
     shrink(cfg, trees(cfg), tmp_path)
-    del cfg.val_dataloader, cfg.val_cfg, cfg.val_evaluator
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg.pop(key)
     torch.manual_seed(0)
     runner = RUNNERS.build(cfg)
     head = runner.model.decode_head
