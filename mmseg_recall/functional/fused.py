@@ -2,8 +2,7 @@
 
 The same numbers as the plain path of :func:`mmseg_recall.functional.class_nll_sums`. A block of
 the logits is read into the cache once and scored there; the backward computes the softmax again
-from the logits and the saved log of its denominator, and writes the gradient once. Nothing of the
-size of the logits is allocated besides that gradient.
+and writes the gradient once. Nothing of the size of the logits is allocated besides that gradient.
 
 :func:`resized_class_nll_sums` does the same from low-resolution logits: a tile is upsampled where
 it is scored, and its gradient is brought down again at once, so that neither the full-resolution
@@ -12,8 +11,9 @@ logits nor their gradient ever exist.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ from torch.autograd.function import once_differentiable
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_labels
 
-# Elements of the logits in a block: what fits the cache of a core on CPU; elsewhere enough for
+# Elements of the logits in a block: what fits the cache of each core on CPU; elsewhere enough for
 # the launches not to matter.
-CPU_BLOCK = 2**18
+CPU_BLOCK = 2**18  # a thread
 DEVICE_BLOCK = 2**24
 TILE_COLUMNS = 128
 
@@ -60,8 +60,8 @@ def resized_class_nll_sums(
     """:func:`class_nll_sums` of the logits resized bilinearly to the target, without resizing them.
 
     Equal to ``class_nll_sums(F.interpolate(logits, target.shape[1:], mode='bilinear',
-    align_corners=align_corners), target)``. What it allocates is the gradient of the low-resolution
-    logits and one number for each pixel of the target.
+    align_corners=align_corners), target)``. All it allocates is a tile and the gradient of the
+    low-resolution logits.
 
     Args:
         logits: (N, C, h, w), any floating type; float16 and bfloat16 compute in float32.
@@ -101,18 +101,13 @@ class _ClassNllSums(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None
     ) -> tuple[Tensor, ...]:
-        rows = _as_rows(logits)
-        labels, valid_rows = _pixel_rows(target), _pixel_rows(valid)
-        weight = None if pixel_weight is None else _pixel_rows(pixel_weight)
+        labels, valid_rows, weight = (_pixel_rows(t) for t in (target, valid, pixel_weight))
         totals = _Totals(logits)
-        lse = torch.empty(labels.shape, dtype=totals.dtype, device=logits.device)
         with _exact_arithmetic(logits.device):
-            for at, x, scratch in _row_blocks(rows):
+            for at, x, scratch in _row_blocks(_as_rows(logits)):
                 block_labels = torch.where(valid_rows[at], labels[at], totals.num_classes)
-                lse[at] = totals.add(
-                    x, block_labels, scratch, None if weight is None else weight[at]
-                )
-        ctx.save_for_backward(logits, target, valid, lse, pixel_weight)
+                totals.add(x, block_labels, scratch, None if weight is None else weight[at])
+        ctx.save_for_backward(logits, target, valid, pixel_weight)
         sums, counts = totals.results()
         ctx.mark_non_differentiable(*counts)
         return sums, *counts
@@ -120,11 +115,10 @@ class _ClassNllSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        logits, target, valid, lse, pixel_weight = ctx.saved_tensors
+        logits, target, valid, pixel_weight = ctx.saved_tensors
+        labels, valid_rows, weight = (_pixel_rows(t) for t in (target, valid, pixel_weight))
         rows = _as_rows(logits)
-        labels, valid_rows = _pixel_rows(target), _pixel_rows(valid)
-        weight = None if pixel_weight is None else _pixel_rows(pixel_weight)
-        grad = torch.empty_like(rows)
+        grad = _empty_like(rows)
         grad_of_label = F.pad(grad_sums, (0, 1))
         with _exact_arithmetic(logits.device):
             for at, x, scratch in _row_blocks(rows):
@@ -132,7 +126,7 @@ class _ClassNllSums(torch.autograd.Function):
                 factor = grad_of_label.index_select(0, block_labels)
                 if weight is not None:
                     factor = factor * weight[at]
-                residual = _softmax_minus_one_hot(x, block_labels, lse[at], scratch)
+                residual = _softmax_minus_one_hot(x, block_labels, scratch)
                 torch.mul(residual, factor, out=grad[at[0], :, at[1]])
         return _from_rows(grad, logits), None, None, None
 
@@ -143,13 +137,11 @@ class _ResizedClassNllSums(torch.autograd.Function):
         ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, align_corners: bool
     ) -> tuple[Tensor, ...]:
         totals = _Totals(logits)
-        lse = torch.empty(target.shape, dtype=totals.dtype, device=logits.device)
         with _exact_arithmetic(logits.device):
             for tile in _tiles(logits, target.shape, align_corners):
                 labels = torch.where(valid[tile.at], target[tile.at], totals.num_classes)
-                tile_lse = totals.add(tile.upsampled(logits), labels.flatten(), tile.scratch)
-                lse[tile.at] = tile_lse.view(labels.shape)
-        ctx.save_for_backward(logits, target, valid, lse)
+                totals.add(tile.upsampled(logits), labels.flatten(), tile.scratch)
+        ctx.save_for_backward(logits, target, valid)
         ctx.align_corners = align_corners
         sums, counts = totals.results()
         ctx.mark_non_differentiable(*counts)
@@ -158,14 +150,13 @@ class _ResizedClassNllSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        logits, target, valid, lse = ctx.saved_tensors
+        logits, target, valid = ctx.saved_tensors
         grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
         grad_of_label = F.pad(grad_sums, (0, 1))
         with _exact_arithmetic(logits.device):
             for tile in _tiles(logits, target.shape, ctx.align_corners):
                 labels = torch.where(valid[tile.at], target[tile.at], logits.shape[1]).flatten()
-                x = tile.upsampled(logits)
-                residual = _softmax_minus_one_hot(x, labels, lse[tile.at].flatten(), tile.scratch)
+                residual = _softmax_minus_one_hot(tile.upsampled(logits), labels, tile.scratch)
                 tile.add_downsampled(residual.mul_(grad_of_label.index_select(0, labels)), grad)
         return grad.to(logits.dtype), None, None, None
 
@@ -176,53 +167,52 @@ class _Totals:
     def __init__(self, logits: Tensor) -> None:
         self.num_classes = logits.shape[1]
         self.dtype = compute_dtype(logits)
-        bins = self.num_classes + 1
-        self.sums = torch.zeros(bins, dtype=torch.float64, device=logits.device)
-        self.pixels, self.hits, self.predicted = torch.zeros(
-            3, bins, dtype=torch.int64, device=logits.device
-        )
+        bins, device = self.num_classes + 1, logits.device
+        # Missed and hit pixels of each class are kept apart: one pass counts both.
+        self.sums = torch.zeros(bins, 2, dtype=torch.float64, device=device)
+        self.pixels = torch.zeros(bins, 2, dtype=torch.int64, device=device)
+        self.predicted = torch.zeros(bins, dtype=torch.int64, device=device)
 
-    def add(
-        self, x: Tensor, labels: Tensor, scratch: Tensor, weight: Tensor | None = None
-    ) -> Tensor:
-        """Count and score a block, x (C, k) and labels (k,); return log sum_c exp(x_c), (k,)."""
-        top = torch.amax(x, 0)
-        x_true = x.gather(0, labels.clamp(max=len(x) - 1).unsqueeze(0)).squeeze(0)
-        hit = self._count_predictions(x, labels, top, x_true, scratch)
-        self.pixels += count_labels(labels, self.num_classes + 1)
-        self.hits.index_add_(0, labels, hit.long())
-        log_sum = torch.sub(x, top, out=scratch).exp_().sum(0).log_()
-        nll = log_sum - (x_true - top)
+    def add(self, x: Tensor, labels: Tensor, scratch: Tensor, weight: Tensor | None = None) -> None:
+        """Count and score a block: x (C, k), labels (k,) with C for pixels that take no part."""
+        nll = _at_label(torch.log_softmax(x, 0, out=scratch), labels).neg_()
         if weight is not None:
-            nll *= weight
-        self.sums.index_add_(0, labels, nll.double())
-        return log_sum.add_(top)
+            nll = nll * weight
+        bins = self._count_predictions(x, labels, scratch).add_(labels, alpha=2)
+        self.pixels.view(-1).scatter_add_(0, bins, torch.ones_like(bins))
+        self.sums.view(-1).index_add_(0, bins, nll.double())
 
-    def _count_predictions(
-        self, x: Tensor, labels: Tensor, top: Tensor, x_true: Tensor, scratch: Tensor
-    ) -> Tensor:
-        """Add up the predictions of the pixels that take part; return where they are right."""
+    def _count_predictions(self, x: Tensor, labels: Tensor, scratch: Tensor) -> Tensor:
+        """Add up the predictions of the pixels that take part; return 1 where they are right."""
         valid = labels < self.num_classes
         if x.device.type == 'cpu':
             # torch's argmax costs more than the rest of the block. Where no two classes share the
             # top, those that equal it are the predictions; a NaN equals nothing.
-            predicted = torch.mv(torch.eq(x, top, out=scratch), valid.to(x.dtype))
-            if bool(predicted.sum() == valid.sum()) and not bool(top.isnan().any()):
+            top = torch.amax(x, 0)
+            is_top = torch.eq(x, top, out=scratch)
+            predicted = torch.mv(is_top, valid.to(x.dtype))
+            if predicted.sum() == valid.sum() and not top.sum().isnan():
                 self.predicted[:-1] += predicted.long()
-                return x_true == top
+                return _at_label(is_top, labels).long()
         prediction = x.max(0).indices
         bins = torch.where(valid, prediction, self.num_classes)
         self.predicted += count_labels(bins, self.num_classes + 1)
-        return prediction == labels
+        return (prediction == labels).long()
 
     def results(self) -> tuple[Tensor, ClassCounts]:
-        counts = ClassCounts(self.pixels[:-1], self.hits[:-1], self.predicted[:-1])
-        return self.sums[:-1].to(self.dtype), counts
+        pixels = self.pixels[:-1]
+        counts = ClassCounts(pixels.sum(1), pixels[:, 1].clone(), self.predicted[:-1])
+        return self.sums[:-1].sum(1).to(self.dtype), counts
 
 
-def _softmax_minus_one_hot(x: Tensor, labels: Tensor, lse: Tensor, out: Tensor) -> Tensor:
+def _at_label(x: Tensor, labels: Tensor) -> Tensor:
+    """x[label] of each column of (C, k); of the last class where the label is C."""
+    return x.gather(0, labels.clamp(max=len(x) - 1).unsqueeze(0)).squeeze(0)
+
+
+def _softmax_minus_one_hot(x: Tensor, labels: Tensor, out: Tensor) -> Tensor:
     """The gradient of -log p of the label with respect to x, (C, k), written to ``out``."""
-    torch.sub(x, lse, out=out).exp_()
+    torch.softmax(x, 0, out=out)
     index = labels.clamp(max=len(x) - 1).unsqueeze(0)
     return out.scatter_add_(0, index, out.new_full((), -1.0).expand_as(index))
 
@@ -232,8 +222,10 @@ def _as_rows(logits: Tensor) -> Tensor:
     return logits.t().unsqueeze(0) if logits.dim() == 2 else logits.flatten(2)
 
 
-def _pixel_rows(image: Tensor) -> Tensor:
+def _pixel_rows(image: Tensor | None) -> Tensor | None:
     """The same for a tensor with one number a pixel: (N, pixels)."""
+    if image is None:
+        return None
     return image.unsqueeze(0) if image.dim() == 1 else image.flatten(1)
 
 
@@ -241,8 +233,24 @@ def _from_rows(rows: Tensor, like: Tensor) -> Tensor:
     return rows.squeeze(0).t() if like.dim() == 2 else rows.view(like.shape)
 
 
+def _empty_like(rows: Tensor) -> Tensor:
+    """torch.empty_like, in huge pages where the system has them.
+
+    A large fresh tensor on CPU costs a page fault every 4 KiB when it is first written, which takes
+    longer than the backward that writes it.
+    """
+    num_bytes = rows.numel() * rows.element_size()
+    if rows.device.type != 'cpu' or num_bytes < 2**22 or not hasattr(mmap, 'MADV_HUGEPAGE'):
+        return torch.empty_like(rows)
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages refuses; the memory is good all the same
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    flat = torch.frombuffer(memory, dtype=rows.dtype)
+    return flat.as_strided(rows.shape, torch.empty_like(rows, device='meta').stride())
+
+
 def _block_size(device: torch.device) -> int:
-    return CPU_BLOCK if device.type == 'cpu' else DEVICE_BLOCK
+    return CPU_BLOCK * torch.get_num_threads() if device.type == 'cpu' else DEVICE_BLOCK
 
 
 def _row_blocks(rows: Tensor) -> Iterator[tuple[tuple[int, slice], Tensor, Tensor]]:
