@@ -1,8 +1,8 @@
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3))
 param_scheduler = [
-    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=5000, by_epoch=False),
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=2000, by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=5000, val_interval=500)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=2000, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
