@@ -178,7 +178,13 @@ def test_a_killed_run_is_completed_by_running_it_again(tmp_path):
     os.killpg(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     assert not out.exists()
-    finished = {path: path.stat().st_ino for path in partial.rglob('*.png')}
+    # The image is linked after the label is written, so a pair with its image is finished.
+    labels = [
+        partial / 'annotations' / path.relative_to(partial / 'images')
+        for path in partial.rglob('images/**/*.png')
+    ]
+    finished = {path: path.stat().st_ino for path in labels}
+    assert finished
     # What a kill may leave besides: the beginning of a file, and a file of some other tree.
     (partial / 'annotations' / 'train' / '.Stereo_Left_Omni_F_000001.png.tmp').write_bytes(b'\x89P')
     stubs.write(partial / 'images' / 'train' / 'stray.png', np.zeros((2, 2), np.uint8))
