@@ -47,7 +47,7 @@ def class_statistics(config: Config, allow_evaluation_files: bool = False) -> di
         _refuse_evaluation_files(config, dataset)
     return dict(
         classes=list(dataset.metainfo['classes']),
-        pixels=count_pixels(dataset, 'Counting pixels').tolist(),
+        pixels=count_pixels(dataset).tolist(),
         images=len(dataset),
         config=os.path.basename(config.filename or ''),
         dataset=config.train_dataloader.dataset.type,

@@ -99,8 +99,8 @@ def is_missing(folder: Path) -> bool:
 def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
     """Size and Pillow mode of an encoded image, after checking that the file is whole.
 
-    A PNG is checked chunk by chunk (CRC), without decoding it. OpenCV decodes a truncated PNG
-    without a word, so a file is never trusted to it unchecked.
+    A PNG is checked chunk by chunk (CRC) without decoding it, others are decoded. OpenCV decodes
+    a truncated PNG without a word, so a file is never trusted to it unchecked.
 
     Args:
         data: The file's bytes.
@@ -117,7 +117,10 @@ def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             header = image.size, image.mode
-            image.verify()
+            if image.format == 'PNG':
+                image.verify()
+            else:
+                image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f'{name}: truncated, damaged or not an image ({error}); get or convert it again'

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import mmengine.fileio as fileio
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
-from PIL import Image
 
 from .files import image_header
 from .parallel import parallel_map
@@ -94,15 +93,10 @@ def read_label(source: LabelSource) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The label is missing.
-        ValueError: The file is empty, damaged, of another kind, not of its image's size, or has
-            an id outside the classes that is not ``ignore_index``.
+        ValueError: The file is empty, damaged or of another kind, or has an id outside the
+            classes that is not ``ignore_index``.
     """
-    backend_args = source.loader.backend_args
-    try:
-        data = fileio.get(source.label, backend_args=backend_args)
-    except FileNotFoundError:
-        raise FileNotFoundError(f'The label of {source.image} is missing: {source.label}') from None
-    _, mode = image_header(data, source.label)
+    _, mode = image_header(_read(source.label, source), source.label)
     if mode not in ('L', 'P', '1'):
         raise ValueError(f'{source.label}: expected 8-bit single-channel ids, not mode {mode}')
     label = source.loader.transform(
@@ -113,17 +107,22 @@ def read_label(source: LabelSource) -> np.ndarray:
             seg_fields=[],
         )
     )['gt_seg_map']
-    with (
-        fileio.get_local_path(source.image, backend_args=backend_args) as path,
-        Image.open(path) as image,
-    ):
-        width, height = image.size
-    if label.shape != (height, width):
+    ids = np.flatnonzero(np.bincount(label.ravel()))
+    unknown = ids[(ids >= source.num_classes) & (ids != source.ignore_index)]
+    if unknown.size:
         raise ValueError(
-            f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '
-            f'and its image {width}x{height}'
+            f'{source.label}: unknown ids {unknown.tolist()}; the dataset has classes 0 to '
+            f'{source.num_classes - 1} and ignores {source.ignore_index}'
         )
     return label
+
+
+def _read(path: str, source: LabelSource) -> bytes:
+    try:
+        return fileio.get(path, backend_args=source.loader.backend_args)
+    except FileNotFoundError:
+        what = 'The image is' if path == source.image else f'The label of {source.image} is'
+        raise FileNotFoundError(f'{what} missing: {path}') from None
 
 
 def count_label(source: LabelSource) -> np.ndarray:
@@ -139,36 +138,64 @@ def count_label(source: LabelSource) -> np.ndarray:
         FileNotFoundError: See :func:`read_label`.
         ValueError: See :func:`read_label`.
     """
-    pixels = np.bincount(read_label(source).ravel(), minlength=256)
-    known = np.arange(256) < source.num_classes
-    known[source.ignore_index] = True
-    unknown = np.flatnonzero(pixels * ~known)
-    if unknown.size:
-        raise ValueError(
-            f'{source.label}: unknown ids {unknown.tolist()}; the dataset has classes 0 to '
-            f'{source.num_classes - 1} and ignores {source.ignore_index}'
-        )
-    pixels[source.ignore_index] = 0
-    return pixels[: source.num_classes].astype(np.int64)
+    label = read_label(source)
+    counted = label[label != source.ignore_index]
+    return np.bincount(counted, minlength=source.num_classes).astype(np.int64)
 
 
-def count_pixels(dataset, description: str = 'Reading labels') -> np.ndarray:
-    """Check every label of a dataset and count the pixels of each class, on all cores.
+def count_pixels(dataset) -> np.ndarray:
+    """Count the pixels of each class in a dataset, on all cores.
 
     Labels are counted at their own size, after the dataset's label mapping and before any
     augmentation. An item that a wrapper repeats is read once and counted as often as it is drawn.
 
     Args:
         dataset: See :func:`label_sources`.
-        description: Text before the progress bar.
 
     Returns:
         Pixels of each class, int64, shape (C,).
 
     Raises:
         FileNotFoundError: A label is missing.
-        ValueError: A label is damaged, of the wrong size, or has unknown ids; names the file.
+        ValueError: A label is damaged or has unknown ids (names the file), or there is none.
     """
     drawn = Counter(label_sources(dataset))
-    counts = parallel_map(count_label, list(drawn), description)
+    if not drawn:
+        raise ValueError(f'{type(dataset).__name__} has no images')
+    counts = parallel_map(count_label, list(drawn), 'Counting pixels')
     return sum(count * times for count, times in zip(counts, drawn.values(), strict=True))
+
+
+def check_sample(source: LabelSource) -> None:
+    """Check that an image and its label are whole, of one size, and without unknown ids.
+
+    Args:
+        source: Which label, and of which image.
+
+    Raises:
+        FileNotFoundError: The image or the label is missing.
+        ValueError: Either is empty or damaged, their sizes differ, or see :func:`read_label`.
+    """
+    (width, height), _ = image_header(_read(source.image, source), source.image)
+    label = read_label(source)
+    if label.shape != (height, width):
+        raise ValueError(
+            f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '
+            f'and its image {width}x{height}'
+        )
+
+
+def check_samples(dataset) -> None:
+    """Check every image and label of a dataset, on all cores.
+
+    Args:
+        dataset: See :func:`label_sources`.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: See :func:`check_sample`; names the file.
+    """
+    for _ in parallel_map(
+        check_sample, list(dict.fromkeys(label_sources(dataset))), 'Checking data'
+    ):
+        pass

@@ -739,7 +739,7 @@ def write_mini_scenes(
     """Render ``frames`` x 8 images with labels into the layout of a raw SYNTHIA-SEQS sequence.
 
     ``out`` appears under its name only when it is complete, and a killed run is completed by
-    running it again.
+    running it again; where it is complete, nothing is done.
 
     Args:
         out: Folder to make.
@@ -749,21 +749,33 @@ def write_mini_scenes(
         seed: Same seed, same files, whatever the number of cores.
 
     Raises:
-        FileExistsError: ``out`` has something in it.
-        ValueError: ``frames`` or the size is too small, or ``out.partial`` is the start of
-            another rendering.
+        ValueError: ``frames`` or the size is too small, or ``out`` or ``out.partial`` holds
+            something else than this very rendering.
     """
     if frames < 1 or width < 32 or height < 32:
         raise ValueError(
             f'Need frames >= 1 and a size of at least 32x32, not {frames}, {width}x{height}'
         )
     described = json.dumps(dict(frames=frames, width=width, height=height, seed=seed)).encode()
+    if not is_missing(Path(out)):
+        _check_note(Path(out), described)
+        return
     with whole_folder(Path(out)) as folder:
-        note = folder / 'mini_scenes.json'
         if is_missing(folder):
-            write_atomically(note, described)
-        elif not note.exists() or note.read_bytes() != described:
-            raise ValueError(f'{folder} is the start of another rendering; remove it')
+            write_atomically(folder / NOTE, described)
+        _check_note(folder, described)
         write = partial(_write_frame, seed=seed, width=width, height=height, folder=folder)
         for _ in parallel_map(write, range(frames), 'Rendering mini scenes'):
             pass
+
+
+NOTE = 'mini_scenes.json'
+
+
+def _check_note(folder: Path, described: bytes) -> None:
+    note = folder / NOTE
+    if not note.exists() or note.read_bytes() != described:
+        raise ValueError(
+            f'{folder} is not a rendering of {described.decode()}; '
+            'remove it, or name another folder'
+        )

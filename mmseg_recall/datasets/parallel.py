@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import TypeVar
 
+from rich.console import Console
 from rich.progress import track
 
 T = TypeVar('T')
@@ -41,15 +43,18 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], description: st
         >>> list(parallel_map(abs, [-1, 2, -3], 'Absolute values'))
         [1, 2, 3]
     """
+    # On stderr, where it does not mix with what a tool prints.
+    progress = partial(
+        track, description=description, total=len(items), console=Console(stderr=True)
+    )
     workers = min(available_cores(), len(items))
     if workers <= 1:
-        yield from track(map(function, items), description, total=len(items))
+        yield from progress(map(function, items))
         return
     with ProcessPoolExecutor(workers) as pool:
         try:
             # Chunks spare most of the hand-over, and stay small enough for a lively bar.
             chunk = max(1, min(16, len(items) // (4 * workers)))
-            results = pool.map(function, items, chunksize=chunk)
-            yield from track(results, description, total=len(items))
+            yield from progress(pool.map(function, items, chunksize=chunk))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Read every label once before training, so that a bad one is found now and not in an hour."""
+"""Read every file once before training, so that a bad one is found now and not in an hour."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ..datasets.files import write_atomically
-from ..datasets.labels import count_pixels, label_sources
+from ..datasets.labels import check_samples, label_sources
 
 
 @HOOKS.register_module()
 class CheckDatasetHook(Hook):
-    """Check all labels of the training and validation sets before the first iteration.
+    """Check all images and labels for training and validation before the first iteration.
 
-    Each label must be whole, of its image's size, and hold only class indices and
-    ``ignore_index``. The check reads every label once, with all cores of the main process's
+    Both files must be whole and of one size, and the label may hold only class indices and
+    ``ignore_index``. The check reads every file once, with all cores of the main process's
     machine. What it found right is remembered in ``dataset_check.json`` in the work folder, by
     names, sizes and modification times of the files, so that a restart costs only a look at
     those.
 
     Raises:
-        FileNotFoundError: A label is missing, on every rank.
-        ValueError: A label is damaged, of the wrong size, or has unknown ids; names the file.
+        FileNotFoundError: A file is missing, on every rank.
+        ValueError: A file is damaged, a label of another size than its image, or with unknown
+            ids; names the file.
 
     Example:
         >>> custom_hooks = [dict(type='CheckDatasetHook')]
@@ -58,13 +59,14 @@ def check_dataset(dataset, cache: Path) -> None:
         cache: JSON list of fingerprints; written after a successful check.
 
     Raises:
-        FileNotFoundError: A label is missing.
-        ValueError: A label is damaged, of the wrong size, or has unknown ids; names the file.
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged, a label of another size than its image, or with unknown
+            ids; names the file.
     """
     passed = json.loads(cache.read_text()) if cache.exists() else []
     fingerprint = _fingerprint(dataset)
     if fingerprint not in passed:
-        count_pixels(dataset, 'Checking labels')
+        check_samples(dataset)
         write_atomically(cache, json.dumps([*passed, fingerprint]).encode())
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mmseg.registry import DATASETS, HOOKS
 
-from mmseg_recall.datasets import labels
+from mmseg_recall.datasets.files import image_header
+from mmseg_recall.datasets.labels import check_samples
 from mmseg_recall.hooks import check_dataset as module
 
 from . import stubs
@@ -76,13 +77,34 @@ def test_a_bad_label_is_named_before_training(tmp_path, split, spoil, error, wor
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize('spoil', [bad_missing, bad_truncated, bad_damaged, bad_empty])
+def test_a_bad_image_is_named_before_training(tmp_path, spoil):
+    make(tmp_path)
+    path = tmp_path / 'data' / 'images' / 'train' / NAME
+    state = runner(tmp_path)
+    spoil(path)
+    with pytest.raises((FileNotFoundError, ValueError)) as caught:
+        HOOKS.build(dict(type='CheckDatasetHook')).before_train(state)
+    assert str(path) in str(caught.value)
+
+
+def test_a_truncated_jpeg_is_named(tmp_path):
+    path = stubs.write(tmp_path / 'a.jpg', np.zeros((64, 64, 3), np.uint8))
+    assert image_header(path.read_bytes(), path) == ((64, 64), 'RGB')
+    stubs.truncate(path)
+    with pytest.raises(ValueError, match=r'a\.jpg: truncated'):
+        image_header(path.read_bytes(), path)
+
+
 def test_a_restart_reads_only_what_has_changed(tmp_path, monkeypatch):
     make(tmp_path)
     read = []
-    count = labels.count_pixels
-    monkeypatch.setattr(
-        module, 'count_pixels', lambda data, text: (read.append(len(data)), count(data, text))
-    )
+
+    def check(data):
+        read.append(len(data))
+        check_samples(data)
+
+    monkeypatch.setattr(module, 'check_samples', check)
     hook = HOOKS.build(dict(type='CheckDatasetHook'))
     hook.before_train(runner(tmp_path))
     assert read == [4, 3]

@@ -115,13 +115,26 @@ def test_stereo_pair_sees_the_same_scene_shifted():
     assert 0.6 < (left == right).mean() < 1
 
 
-def test_a_rendering_is_not_continued_with_other_numbers(tmp_path):
-    (tmp_path / 'out.partial').mkdir()
-    (tmp_path / 'out.partial' / 'mini_scenes.json').write_text('{"frames": 1}')
+def test_a_rendering_is_repeated_or_continued_only_as_it_is(tmp_path):
+    out = tmp_path / 'out'
+    write_mini_scenes(out, frames=1, width=64, height=48)
+    files = {path: path.stat().st_mtime_ns for path in out.rglob('*')}
+    write_mini_scenes(out, frames=1, width=64, height=48)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == files
+    with pytest.raises(ValueError, match='"frames": 2'):
+        write_mini_scenes(out, frames=2, width=64, height=48)
+    out.rename(tmp_path / 'out.partial')
     with pytest.raises(ValueError, match=r'out\.partial'):
-        write_mini_scenes(tmp_path / 'out', frames=2, width=64, height=48)
+        write_mini_scenes(out, frames=2, width=64, height=48)
+    write_mini_scenes(out, frames=1, width=64, height=48)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob('*') if path.is_file()} == {
+        path: time for path, time in files.items() if path.is_file()
+    }
+
+
+def test_too_little_to_render_is_refused(tmp_path):
     with pytest.raises(ValueError, match='frames >= 1'):
-        write_mini_scenes(tmp_path / 'other', frames=0)
+        write_mini_scenes(tmp_path / 'out', frames=0)
 
 
 def test_everything_runs_on_it_unchanged(tmp_path):

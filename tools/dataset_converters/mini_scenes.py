@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from mmseg_recall.datasets.files import is_missing
 from mmseg_recall.datasets.mini_scenes import write_mini_scenes
 
 
@@ -19,9 +18,6 @@ def main() -> None:
     parser.add_argument('--size', type=size, default='384x192', metavar='WxH', help='in pixels')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    if not is_missing(args.out):
-        print(f'{args.out} is complete; remove it to render again')
-        return
     try:
         write_mini_scenes(args.out, args.frames, *args.size, args.seed)
     except ValueError as error:
