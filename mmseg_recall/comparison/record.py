@@ -134,8 +134,8 @@ def _training_pixels(cfg: Config, num_classes: int) -> list[int] | None:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record as strict JSON, whole or not at all; NaN becomes null."""
     text = json.dumps(_strict(record), indent=1, allow_nan=False, ensure_ascii=False)
-    # A list of numbers on one line.
-    text = re.sub(r'\[[^][{}"]*\]', lambda match: ' '.join(match[0].split()), text)
+    # A list of numbers on one line. (JSON strings hold no line break, so no string is touched.)
+    text = re.sub(r'\[\n[^][{}"]*\]', lambda match: ' '.join(match[0].split()), text)
     write_atomically(path, f'{text}\n'.encode())
 
 

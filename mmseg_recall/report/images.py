@@ -1,0 +1,85 @@
+"""The paper's Figure 1: image, truth and each loss's prediction, side by side."""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from .summary import Comparison
+
+IGNORED = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One row of the panel: heading, and pairs (caption, data URI of the picture)."""
+
+    heading: str
+    pictures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows, and the classes in them with their colours."""
+
+    pieces: tuple[Piece, ...]
+    legend: tuple[tuple[str, str], ...]
+
+
+def panel_of(comparison: Comparison) -> Panel | None:
+    """The pieces that the records hold, of each loss's lowest seed; None without any."""
+    shown = [
+        (loss.label, min((r for r in loss.runs if r.panel), key=lambda r: r.seed, default=None))
+        for loss in comparison.losses
+    ]
+    shown = [(label, run) for label, run in shown if run is not None]
+    if not shown:
+        return None
+    first = shown[0][1]
+    palette = _palette(first.palette, len(first.classes))
+    pieces, present = [], set()
+    for i, piece in enumerate(first.panel):
+        pictures = [('image', f'data:image/jpeg;base64,{piece["picture"]}')]
+        truth = _labels(piece['truth'])
+        present |= set(np.unique(truth))
+        pictures.append(('truth', _coloured(truth, palette)))
+        for label, run in shown:
+            prediction = _labels(run.panel[i]['prediction'])
+            present |= set(np.unique(prediction))
+            pictures.append((label, _coloured(prediction, palette)))
+        heading = f'{piece["class"]}, in {piece["image"]}'
+        pieces.append(Piece(heading, tuple(pictures)))
+    legend = [
+        (name, '#{:02x}{:02x}{:02x}'.format(*palette[c]))
+        for c, name in enumerate(first.classes)
+        if c in present
+    ]
+    return Panel(tuple(pieces), tuple(legend))
+
+
+def _labels(text: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def _coloured(labels: np.ndarray, palette: np.ndarray) -> str:
+    image = Image.fromarray(labels)
+    image = image.convert('P')
+    image.putpalette(palette.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format='PNG', optimize=True)
+    return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+
+
+def _palette(colours: tuple | None, num_classes: int) -> np.ndarray:
+    """(256, 3) uint8; what is no class is black."""
+    if colours is None:
+        hues = [colorsys.hsv_to_rgb(c * 0.618 % 1, 0.65, 0.9) for c in range(num_classes)]
+        colours = tuple(tuple(round(255 * v) for v in rgb) for rgb in hues)
+    palette = np.tile(np.array(IGNORED, dtype=np.uint8), (256, 1))
+    palette[: len(colours)] = colours
+    return palette

@@ -1,0 +1,234 @@
+"""Find runs: our records, and work directories of stock mmseg; say what is missing in the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from ..comparison import work_dir as W
+from ..comparison.describe import describe, innermost_dataset
+from ..comparison.record import read_record
+from ..evaluation import areas as A
+
+PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated model, wherever it was found.
+
+    Attributes:
+        name: Of the record or work directory.
+        loss: Label of the loss.
+        seed: None if unknown.
+        setup: See :func:`mmseg_recall.comparison.describe.describe`.
+        classes: Names of the C classes; empty if no per-class values were found.
+        per_class: IoU, Acc, Precision, F1: (C,) per cent, NaN where undefined or unknown.
+        metrics: aAcc, mIoU, mAcc, ... in per cent.
+        pixels: Pixels of each class, (C,), in the training set or, if unknown, in the test set;
+            None if neither is known.
+        pixels_of: 'training' or 'test'.
+        seconds: Per iteration; None if unknown.
+        memory: Peak MiB, of the GPU or else of the process; None if unknown.
+        memory_of: 'GPU' or 'process'.
+        evaluated: On what, in words.
+        curves: See :func:`mmseg_recall.comparison.work_dir.weight_curves`.
+        panel: See :mod:`mmseg_recall.comparison.panel`.
+        palette: RGB of each class, or None.
+        config_file: As named by the user.
+        software: Versions and device in words; '' if unknown.
+    """
+
+    name: str
+    loss: str
+    seed: int | None
+    setup: dict[str, Any]
+    classes: tuple[str, ...]
+    per_class: dict[str, np.ndarray]
+    metrics: dict[str, float]
+    pixels: np.ndarray | None = None
+    pixels_of: str = ''
+    seconds: float | None = None
+    memory: float | None = None
+    memory_of: str = ''
+    evaluated: str = ''
+    curves: dict[str, Any] | None = None
+    panel: tuple[dict[str, Any], ...] = ()
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    config_file: str = ''
+    software: str = ''
+
+
+def load_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Every run below the given paths, and what is wrong with the ones that cannot be used.
+
+    Args:
+        paths: Records, work directories, or folders with any number of them.
+
+    Returns:
+        Runs, ordered by name; problems, each a sentence that names the file.
+    """
+    runs: list[Run] = []
+    problems: list[str] = []
+    for path in paths:
+        if not path.exists():
+            problems.append(f'{path}: does not exist')
+            continue
+        found = False
+        for kind, item in _find(path):
+            found = True
+            try:
+                runs.append(_from_record(item) if kind == 'record' else _from_work_dir(item))
+            except ValueError as error:
+                problems.append(str(error))
+        if not found:
+            problems.append(
+                f'{path}: neither a record (NAME.json of tools/benchmark.py) nor a work directory '
+                'of mmseg (config and dated folders) in it'
+            )
+    return sorted(runs, key=lambda run: run.name), problems
+
+
+def _find(path: Path) -> Iterator[tuple[str, Path]]:
+    if path.is_file():
+        yield 'record', path
+        return
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith('.'))
+    folders = sorted(p for p in path.iterdir() if p.is_dir())
+    is_work_dir = any(W.TIMESTAMP.fullmatch(p.name) for p in folders) or any(
+        p.name == 'last_checkpoint' for p in files
+    )
+    if is_work_dir or not (files or folders):
+        yield 'work_dir', path
+        return
+    records = {p.stem for p in files if p.suffix == '.json'}
+    for file in files:
+        if file.suffix == '.json':
+            yield 'record', file
+    for folder in folders:
+        # The work directory of a run that has a record says nothing more.
+        if folder.name not in records:
+            yield from _find(folder)
+
+
+def _from_record(path: Path) -> Run:
+    record = read_record(path)
+    if record['status'] != 'complete':
+        failure = record['failure']
+        last = (failure['log_tail'].strip().splitlines() or ['no output'])[-1]
+        raise ValueError(
+            f'{path}: {failure["stage"]} of this run failed with status {failure["returncode"]}: '
+            f'{last}'
+        )
+    try:
+        areas = A.Areas(**{k: np.array(v, dtype=np.int64) for k, v in record['areas'].items()})
+        training = record['training_pixels']
+        memory = record['memory_mib']
+        checkpoint = record['checkpoint']
+        versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
+        return Run(
+            name=record['name'],
+            loss=record['setup']['loss'],
+            seed=record['seed'],
+            setup=record['setup'],
+            classes=tuple(record['classes']),
+            per_class={name: 100 * f(areas) for name, f in PER_CLASS.items()},
+            metrics={k: v for k, v in record['metrics'].items() if v is not None and '/' not in k},
+            pixels=areas.label if training is None else np.array(training),
+            pixels_of='test' if training is None else 'training',
+            seconds=record['seconds_per_iteration'],
+            memory=memory['gpu'] or memory['process'],
+            memory_of='GPU' if memory['gpu'] else 'process',
+            evaluated=f'{record["images"]} test images, {checkpoint["rule"]} checkpoint '
+            f'({checkpoint["step"]})',
+            curves=record['curves'],
+            panel=tuple(record['panel']),
+            palette=_as_palette(record['palette']),
+            config_file=record['config_file'],
+            software=f'{record["device"]}; {versions}',
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{path}: incomplete record, {error} is missing or malformed') from error
+
+
+def _from_work_dir(path: Path) -> Run:
+    if not any(path.iterdir()):
+        raise ValueError(f'{path}: empty work directory, without a config or a log')
+    cfg = _read_config(path)
+    found = W.test_metrics(path) or W.validation_metrics(path)
+    if found is None:
+        raise ValueError(
+            f'{path}: no result, neither of a test (DATE/DATE.json with mIoU) nor of a validation '
+            '(mIoU in DATE/vis_data/scalars.json)'
+        )
+    values, attempt = found
+    tested = W.test_metrics(path) is not None
+    step = values.get('step', '')
+    table = W.class_table(attempt) or {'Class': []}
+    lines = W.scalars(path)
+    seconds, memory = W.speed_and_memory(lines)
+    try:
+        setup = describe(cfg)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}: its config lacks what a segmentor needs ({error})') from error
+    return Run(
+        name=path.name,
+        loss=setup['loss'],
+        seed=_seed(cfg),
+        setup=setup,
+        classes=tuple(table['Class']),
+        per_class=_per_class(table),
+        metrics={k: float(v) for k, v in values.items() if _is_metric(k, v)},
+        seconds=seconds,
+        memory=memory,
+        memory_of='GPU' if memory else '',
+        evaluated='test' if tested else f'last validation (iteration {step})',
+        curves=W.weight_curves(lines),
+        palette=_palette(cfg),
+        config_file=cfg.filename or '',
+    )
+
+
+def _read_config(path: Path) -> Config:
+    files = sorted(path.glob('*.py')) or sorted(path.glob('*/vis_data/config.py'))
+    if not files:
+        raise ValueError(f'{path}: no config (NAME.py, or DATE/vis_data/config.py)')
+    try:
+        return Config.fromfile(files[-1], import_custom_modules=False)
+    # A config is Python: a damaged one may raise anything.
+    except Exception as error:
+        raise ValueError(f'{files[-1]}: cannot be read as a config ({error})') from error
+
+
+def _seed(cfg: Config) -> int | None:
+    return (cfg.get('randomness') or {}).get('seed')
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    return isinstance(value, (int, float)) and name not in ('time', 'data_time', 'step', 'iter')
+
+
+def _per_class(table: dict[str, list[Any]]) -> dict[str, np.ndarray]:
+    unknown = np.full(len(table['Class']), np.nan)
+    iou, acc = (np.array(table.get(name, unknown), dtype=float) for name in ('IoU', 'Acc'))
+    with np.errstate(divide='ignore', invalid='ignore'):
+        # From 1 / IoU = 1 / precision + 1 / recall - 1; a class without a hit has none to show.
+        precision = 100 / (100 / iou + 1 - 100 / acc)
+        precision = np.where(iou > 0, np.array(table.get('Precision', precision)), np.nan)
+        f1 = 2 * iou / (100 + iou) * 100
+    return {'IoU': iou, 'Acc': acc, 'Precision': precision, 'F1': f1}
+
+
+def _palette(cfg: Config) -> tuple[tuple[int, int, int], ...] | None:
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    return _as_palette(getattr(DATASETS.get(dataset['type']), 'METAINFO', {}).get('palette'))
+
+
+def _as_palette(colours: Any) -> tuple[tuple[int, int, int], ...] | None:
+    return None if colours is None else tuple(tuple(int(v) for v in rgb) for rgb in colours)

@@ -1,0 +1,134 @@
+"""Write the report: one HTML page, Markdown with its figures, CSV, and mmseg's model-zoo files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..datasets.files import write_atomically
+from .claims import Claim, test_claims
+from .diagnosis import Diagnosis, diagnose
+from .figures import Plot, all_plots
+from .images import Panel, panel_of
+from .load import load_runs
+from .model_zoo import metafile, model_index
+from .paper import paper_table
+from .summary import Comparison, compare
+from .tables import (
+    Cell,
+    Table,
+    class_rows,
+    class_table,
+    cost_table,
+    overall_table,
+    paper_comparison,
+    run_rows,
+    runs_table,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one comparison."""
+
+    title: str
+    anchor: str
+    diagnosis: Diagnosis
+    claims: list[Claim]
+    overall: Table
+    classes: list[Table]
+    paper: list[Table]
+    plots: dict[str, Plot]
+    panel: Panel | None
+    cost: Table
+    runs: Table
+    software: list[str]
+
+
+def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
+    """Render everything that can be rendered of the runs below ``paths``.
+
+    Args:
+        paths: Records, work directories of mmseg, or folders of them.
+        out: Folder; gets report.html, README.md, figures/, runs.csv, classes.csv, metafile.yml
+            and model-index.yml.
+        date: Printed in the heads of the page and of README.md, and nowhere else: the rest
+            depends on the runs alone.
+
+    Returns:
+        What is wrong with runs that could not be used; it is in the report as well.
+
+    Raises:
+        ValueError: No run at all could be used; says why for each.
+    """
+    runs, problems = load_runs(paths)
+    if not runs:
+        raise ValueError('No run to report on.\n' + '\n'.join(problems))
+    comparisons = compare(runs)
+    sections = [_section(comparison, i) for i, comparison in enumerate(comparisons, start=1)]
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=lambda name: name is not None and '.html' in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters['markdown_cell'] = _markdown_cell
+    known = dict(sections=sections, problems=problems, date=date, number=len(runs))
+    files = {
+        'report.html': environment.get_template('report.html.j2').render(known),
+        'README.md': environment.get_template('report.md.j2').render(known),
+        'runs.csv': _csv(run_rows(comparisons)),
+        'classes.csv': _csv(class_rows(comparisons)),
+        'metafile.yml': metafile(comparisons),
+        'model-index.yml': model_index(),
+    }
+    files |= {f'figures/{p.name}.svg': p.file for s in sections for p in s.plots.values()}
+    for name, text in files.items():
+        write_atomically(out / name, text.encode())
+    return problems
+
+
+def _section(comparison: Comparison, number: int) -> Section:
+    classes = [
+        class_table(comparison, metric, title)
+        for metric, title in (('Acc', 'Accuracy by class'), ('IoU', 'IoU by class'))
+    ]
+    printed = paper_table(comparison)
+    paper = [
+        paper_comparison(comparison, printed, metric, title)
+        for metric, title in (('Acc', 'Accuracy'), ('IoU', 'IoU'))
+        if printed is not None and comparison.classes
+    ]
+    return Section(
+        title=comparison.title,
+        anchor=f'comparison-{number}',
+        diagnosis=diagnose(comparison),
+        claims=test_claims(comparison),
+        overall=overall_table(comparison),
+        classes=[table for table in classes if table is not None],
+        paper=paper,
+        plots=all_plots(comparison, number),
+        panel=panel_of(comparison),
+        cost=cost_table(comparison),
+        runs=runs_table(comparison),
+        software=sorted({run.software for run in comparison.runs if run.software}),
+    )
+
+
+def _csv(rows: list[list[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator='\n').writerows(rows)
+    return buffer.getvalue()
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = cell.text.replace('|', '\\|').replace('_', '\\_')
+    wrap = {'best': '**', 'second': '_', 'paper': ''}.get(cell.mark, '')
+    return f'{wrap}{text}{wrap}'

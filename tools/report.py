@@ -1,0 +1,38 @@
+"""Report on runs: of tools/benchmark.py, or any work directories of mmseg.
+
+    python tools/report.py work_dirs/camvid --out report/
+
+Open report/report.html; README.md, CSV files and mmseg's metafile.yml lie beside it.
+"""
+
+import argparse
+import datetime
+from pathlib import Path
+
+import mmseg_recall  # noqa: F401  (registers the data sets)
+from mmseg_recall.report import render_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'runs', nargs='+', type=Path, help='records, work directories, or folders of them'
+    )
+    parser.add_argument('--out', type=Path, default=Path('report'), help='default: report/')
+    parser.add_argument(
+        '--date', default=datetime.date.today().isoformat(), help='date to print; default: today'
+    )
+    args = parser.parse_args()
+    try:
+        problems = render_report(args.runs, args.out, args.date)
+    except ValueError as error:
+        parser.exit(1, f'{error}\n')
+    for problem in problems:
+        print(f'left out: {problem}')
+    print(f'{args.out / "report.html"}')
+
+
+if __name__ == '__main__':
+    main()
