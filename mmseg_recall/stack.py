@@ -120,17 +120,19 @@ def run_stock_script(name: str) -> None:
     Args:
         name: File name in mmseg's ``tools`` folder.
     """
-    _init_cpu_process_group()
+    _prepare_cpu_ranks()
     runpy.run_path(str(stock_script(name)), run_name='__main__')
 
 
-def _init_cpu_process_group() -> None:
-    # mmengine's pytorch launcher calls torch.cuda.set_device() even without a GPU, but leaves
-    # alone a process group that exists already.
+def _prepare_cpu_ranks() -> None:
+    # Without a GPU, mmengine's launcher calls torch.cuda.set_device() all the same, but leaves
+    # alone a process group that exists; and it turns BN into SyncBN, which torch refuses there.
     import torch
+    from mmengine.runner import runner
 
     if 'TORCHELASTIC_RUN_ID' in os.environ and not torch.cuda.is_available():
         torch.distributed.init_process_group('gloo')
+        runner.convert_sync_batchnorm = lambda model, implementation: model
 
 
 def apply_workarounds() -> None:

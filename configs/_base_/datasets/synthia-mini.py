@@ -4,18 +4,16 @@ class_counts = 'data/synthia-mini/class_counts.json'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=(384, 192), keep_ratio=False),
+    dict(type='RandomCrop', crop_size=(128, 256)),
     dict(type='PackSegInputs'),
 ]
-# The labels are loaded after the resize: predictions are scored at the labels' full size.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(384, 192), keep_ratio=False),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=6,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

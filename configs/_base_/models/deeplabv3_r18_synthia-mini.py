@@ -1,5 +1,5 @@
 _base_ = './deeplabv3_r18_small.py'
 model = dict(
-    data_preprocessor=dict(size=(192, 384)),
+    data_preprocessor=dict(size=(128, 256)),
     decode_head=dict(num_classes=13),
 )
