@@ -50,8 +50,8 @@ def diagnose(comparison: Comparison) -> Diagnosis:
         verdict, reason = (
             'Too easy: imbalance is not the problem',
             (
-                f'Mean accuracy is {EASY_MEAN_ACCURACY:g} or more already, as on Virtual KITTI 2 in '
-                'the paper, where no loss did better than cross-entropy.',
+                f'Mean accuracy is {EASY_MEAN_ACCURACY:g} or more already, as on Virtual KITTI 2 '
+                'in the paper, where no loss did better than cross-entropy.',
                 'Stay with cross-entropy.',
             ),
         )
@@ -79,8 +79,9 @@ def diagnose(comparison: Comparison) -> Diagnosis:
             'Difficult classes rather than rare ones',
             (
                 f'The gap is large, but accuracy hardly follows frequency (rank correlation '
-                f'{correlation:.2f}): the classes that fail are not the rare ones, so a loss weighted '
-                'by frequency looks in the wrong place. RecallLoss weighs what is missed, rare or not.',
+                f'{correlation:.2f}): the classes that fail are not the rare ones, so a loss '
+                'weighted by frequency looks in the wrong place. RecallLoss weighs what is '
+                'missed, rare or not.',
                 *_named(comparison, baseline),
                 *_advice(comparison, baseline),
             ),
@@ -90,8 +91,8 @@ def diagnose(comparison: Comparison) -> Diagnosis:
         verdict, reason = (
             'Yes: imbalance limits this model',
             (
-                'Overall accuracy is reasonably high and mean accuracy far below it: the case for a '
-                f'loss against imbalance. Accuracy follows frequency{follows}.',
+                'Overall accuracy is reasonably high and mean accuracy far below it: the case for '
+                f'a loss against imbalance. Accuracy follows frequency{follows}.',
                 *_named(comparison, baseline),
                 *_advice(comparison, baseline),
             ),

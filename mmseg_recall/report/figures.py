@@ -10,6 +10,7 @@ import io
 import re
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -96,17 +97,18 @@ class Plot:
 def _plot(figure: Figure, name: str, caption: str, alt: str) -> Plot:
     buffer = io.StringIO()
     # A salt of its own: the ids of all plots share one page.
-    with matplotlib.rc_context({**STYLE, 'svg.hashsalt': name}):
+    with matplotlib.rc_context({'svg.hashsalt': name}):
         figure.savefig(
             buffer, format='svg', metadata={'Date': None, 'Creator': None}, bbox_inches='tight'
         )
     return Plot(name, caption, alt, buffer.getvalue())
 
 
-def _subplots(rows: int, columns: int, width: float, height: float, **kwargs):
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout='constrained')
-        return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+def _subplots(
+    rows: int, columns: int, width: float, height: float, **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
 def styles(comparison: Comparison) -> dict[str, dict[str, str]]:
@@ -177,6 +179,7 @@ def gain_against_frequency(comparison: Comparison, name: str) -> Plot | None:
             )
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.set_xscale('log')
+        axis.xaxis.set_major_formatter('{x:g}')
         axis.set_xlabel(f'share of {comparison.share_of} pixels (%, log)')
         axis.set_title(f'gain in {title} (points)', loc='left')
     figure.legend(loc='outside lower center', ncols=4)
@@ -315,5 +318,6 @@ def all_plots(comparison: Comparison, number: int) -> dict[str, Plot]:
         'precision': recall_against_precision,
         'weights': weight_curves,
     }
-    plots = {key: make(comparison, f'{key}-{number}') for key, make in makers.items()}
+    with matplotlib.rc_context(STYLE):
+        plots = {key: make(comparison, f'{key}-{number}') for key, make in makers.items()}
     return {key: plot for key, plot in plots.items() if plot is not None}

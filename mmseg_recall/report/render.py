@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ..datasets.files import write_atomically
 from .claims import Claim, test_claims
@@ -79,7 +81,7 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters['markdown_cell'] = _markdown_cell
+    environment.filters |= {'markdown_cell': _markdown_cell, 'heading': _heading}
     known = dict(sections=sections, problems=problems, date=date, number=len(runs))
     files = {
         'report.html': environment.get_template('report.html.j2').render(known),
@@ -120,6 +122,12 @@ def _section(comparison: Comparison, number: int) -> Section:
         runs=runs_table(comparison),
         software=sorted({run.software for run in comparison.runs if run.software}),
     )
+
+
+def _heading(text: str) -> Markup:
+    """A column's name in HTML: may break between its words, and has its superscripts."""
+    text = re.sub(r'([a-z])([A-Z][a-z])', r'\1<wbr>\2', str(escape(text)))
+    return Markup(re.sub(r'\^(\w)', r'<sup>\1</sup>', text))
 
 
 def _csv(rows: list[list[object]]) -> str:

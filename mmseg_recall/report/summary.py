@@ -11,6 +11,8 @@ import numpy as np
 from .load import Run
 
 BASELINE = 'CE'
+DIGITS = 1
+"""Decimals of a mean over seeds, in per cent; best and second are judged as printed."""
 MINORITY_IOU = 80.0
 """A class is a minority class when its IoU under the baseline is below this (Tables 2 and 3)."""
 
@@ -139,7 +141,7 @@ def ranks(losses: tuple[Loss, ...], value: Callable[[Loss], float]) -> dict[str,
         >>> ranks((Loss('a', ()), Loss('b', ())), lambda loss: {'a': 1.0, 'b': 2.0}[loss.label])
         {'b': 'best', 'a': 'second'}
     """
-    values = {loss.label: round(value(loss), 2) for loss in losses}
+    values = {loss.label: round(value(loss), DIGITS) for loss in losses}
     levels = sorted({v for v in values.values() if not np.isnan(v)}, reverse=True)
     if len(values) < 2 or not levels:
         return {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .paper import PAPER_NAMES, PaperTable
-from .summary import Comparison, Loss, Value, ranks
+from .summary import DIGITS, Comparison, Loss, Value, ranks
 
 OVERALL = {
     'mAcc': 'mean accuracy',
@@ -53,33 +54,37 @@ def number(value: float, digits: int = 2, mark: str = '') -> Cell:
 
 def spread(value: Value, mark: str = '') -> Cell:
     """Mean ± standard deviation over seeds; the mean alone for one seed."""
-    cell = number(value.mean, mark=mark)
+    cell = number(value.mean, DIGITS, mark)
     if math.isnan(value.std):
         return cell
-    return Cell(f'{cell.text} ± {value.std:.2f}', cell.sort, mark)
+    return Cell(f'{cell.text} ± {value.std:.{DIGITS}f}', cell.sort, mark)
 
 
 def overall_table(comparison: Comparison) -> Table:
     """A row a loss: what is averaged over classes, and over the minority classes."""
-    measures: dict[str, Callable[[Loss], Value]] = {}
-    for name, title in OVERALL.items():
-        measure = lambda loss, name=name: loss.metric(name)  # noqa: E731
-        if any(measure(loss).n for loss in comparison.losses):
-            measures[title] = measure
+    measures: dict[str, Callable[[Loss], Value]] = {
+        title: partial(Loss.metric, name=name) for name, title in OVERALL.items()
+    }
     note = 'Per cent. '
     minority = comparison.minority
     if minority:
-        measures['minority accuracy'] = lambda loss: loss.mean_over('Acc', minority)
-        measures['minority IoU'] = lambda loss: loss.mean_over('IoU', minority)
+        added = {
+            f'minority {title}': partial(Loss.mean_over, name=name, classes=minority)
+            for name, title in (('Acc', 'accuracy'), ('IoU', 'IoU'))
+        }
+        items = list(measures.items())
+        measures = dict([*items[:3], *added.items(), *items[3:]])
         named = ', '.join(comparison.classes[c] for c in minority)
         note += f'Minority: the {len(minority)} classes with IoU under CE below 80 ({named}). '
     note += 'Mean ± standard deviation over seeds; best bold, second underlined.'
-    best = {t: ranks(comparison.losses, lambda v, m=m: m(v).mean) for t, m in measures.items()}
+    # Work directories of stock mmseg do not have every metric.
+    known = {t: m for t, m in measures.items() if any(m(loss).n for loss in comparison.losses)}
+    best = {t: ranks(comparison.losses, lambda v, m=m: m(v).mean) for t, m in known.items()}
     rows = []
     for loss in comparison.losses:
-        cells = [spread(m(loss), best[t].get(loss.label, '')) for t, m in measures.items()]
+        cells = [spread(m(loss), best[t].get(loss.label, '')) for t, m in known.items()]
         rows.append((Cell(loss.label), Cell(str(len(loss.runs)), len(loss.runs)), *cells))
-    return Table('All classes', note, ('loss', 'seeds', *measures), tuple(rows))
+    return Table('All classes', note, ('loss', 'seeds', *known), tuple(rows))
 
 
 def class_table(comparison: Comparison, metric: str, title: str) -> Table | None:
