@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_labels
@@ -29,7 +28,9 @@ from .counts import ClassCounts, count_labels
 # the launches not to matter.
 CPU_BLOCK = 2**18  # a thread
 DEVICE_BLOCK = 2**24
-TILE_COLUMNS = 128
+# Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
+# for a matrix product.
+CPU_TILE_COLUMNS = 128
 
 
 def fused_class_nll_sums(
@@ -92,6 +93,8 @@ def resized_class_nll_sums(
     check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
     target = target.long()
     valid = valid_pixels(target, logits.shape[1], ignore_index)
+    if logits.shape[2:] == target.shape[1:]:
+        return fused_class_nll_sums(logits, target, valid)
     sums, *counts = _ResizedClassNllSums.apply(logits, target, valid, align_corners)
     return sums, ClassCounts(*counts)
 
@@ -113,8 +116,8 @@ class _ClassNllSums(torch.autograd.Function):
         return sums, *counts
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
         logits, target, valid, pixel_weight = ctx.saved_tensors
         labels, valid_rows, weight = (_pixel_rows(t) for t in (target, valid, pixel_weight))
         rows = _as_rows(logits)
@@ -148,8 +151,8 @@ class _ResizedClassNllSums(torch.autograd.Function):
         return sums, *counts
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
         logits, target, valid = ctx.saved_tensors
         grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
         grad_of_label = F.pad(grad_sums, (0, 1))
@@ -215,6 +218,15 @@ def _softmax_minus_one_hot(x: Tensor, labels: Tensor, out: Tensor) -> Tensor:
     torch.softmax(x, 0, out=out)
     index = labels.clamp(max=len(x) - 1).unsqueeze(0)
     return out.scatter_add_(0, index, out.new_full((), -1.0).expand_as(index))
+
+
+def refuse_double_backward() -> None:
+    """Raise in a backward that is itself to be differentiated (``create_graph=True``)."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the fused losses can be differentiated once only: use impl='plain', or a loss of "
+            'plain torch operations, where you need the gradient of a gradient (create_graph=True)'
+        )
 
 
 def _as_rows(logits: Tensor) -> Tensor:
@@ -329,10 +341,10 @@ class _Tile(NamedTuple):
 
 
 def _tiles(logits: Tensor, size: torch.Size, align_corners: bool) -> Iterator[_Tile]:
-    """Tiles of the images of size (N, H, W), always in the same order."""
+    """Tiles of the images of a target of size (N, H, W), always in the same order."""
     num_classes, (height, width) = logits.shape[1], size[1:]
     dtype, device = compute_dtype(logits), logits.device
-    num_columns = min(TILE_COLUMNS, width)
+    num_columns = min(CPU_TILE_COLUMNS, width) if device.type == 'cpu' else width
     num_rows = min(max(_block_size(device) // (num_classes * num_columns), 1), height)
     rows = _axis(logits.shape[2], height, num_rows, align_corners, dtype, device)
     columns = _axis(logits.shape[3], width, num_columns, align_corners, dtype, device)

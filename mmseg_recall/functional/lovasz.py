@@ -7,10 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .checks import check_shapes, valid_pixels
-from .class_nll import compute_dtype
+from .checks import check_shapes, compute_dtype, valid_pixels
+from .fused import refuse_double_backward
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor, *, ignore_index: int | None = 255) -> Tensor:
@@ -114,8 +113,8 @@ class _LovaszSoftmax(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        refuse_double_backward()
         (grad,) = ctx.saved_tensors
         return grad * grad_output, None, None
 

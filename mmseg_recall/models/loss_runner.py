@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
+from .fused_head import fuse_tails
+
 HEADS = ('decode_head', 'auxiliary_head')
 
 
@@ -108,13 +110,16 @@ def _loss_class(loss: dict[str, Any]) -> type | None:
 
 @RUNNERS.register_module()
 class LossRunner(Runner):
-    """mmengine's runner, built from a config whose losses are swapped first (:func:`swap_loss`)."""
+    """mmengine's runner, built from a config whose losses are swapped first (:func:`swap_loss`).
+
+    Its heads score their logits without upsampling them (:func:`fuse_tails`): by default on CPU,
+    and as the config's top-level ``fused_tail`` says where it is given.
+    """
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         """Build the runner; the config that it dumps to the work dir can be run again."""
         cfg = swap_loss(cfg)
-        if not torch.cuda.is_available():
-            # torch's SyncBatchNorm trains on accelerators only; on CPU ranks keep plain BN.
-            cfg.pop('sync_bn', None)
+        if cfg.get('fused_tail', not torch.cuda.is_available()):
+            cfg = fuse_tails(cfg)
         return super().from_cfg(cfg)
