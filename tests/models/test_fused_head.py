@@ -1,0 +1,168 @@
+"""Heads with a fused tail give what the stock heads give: losses, accuracy, gradients, state."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmseg_recall.functional import fused
+from mmseg_recall.models import FusedTail, fuse_tails
+
+CE = dict(type='CrossEntropyLoss', loss_weight=0.7, avg_non_ignore=True)
+CE_STOCK = dict(type='CrossEntropyLoss', loss_name='loss_ce_all')
+RECALL = dict(type='RecallLoss', loss_weight=2.0)
+FREQUENCY = dict(type='InverseFrequencyLoss', class_counts=[5, 1, 2, 7, 3, 1])
+LOVASZ = dict(type='LovaszSoftmaxLoss')
+NORM = dict(type='BN')
+HEADS = {
+    'ASPPHead': dict(in_channels=8, dilations=(1, 2), channels=4),
+    'FCNHead': dict(in_channels=8, channels=4, num_convs=1),
+    'UPerHead': dict(in_channels=[8, 8], in_index=[0, 1], channels=4, pool_scales=(1, 2)),
+    'SegformerHead': dict(in_channels=[8, 8], in_index=[0, 1], channels=4),
+}
+
+
+def build(name: str, loss: dict | list, **options) -> nn.Module:
+    head = MODELS.build(
+        dict(
+            type=name,
+            num_classes=6,
+            norm_cfg=NORM,
+            dropout_ratio=0,
+            loss_decode=loss,
+            **HEADS[name.removeprefix('Fused')],
+            **options,
+        )
+    )
+    generator = torch.Generator().manual_seed(0)
+    for parameter in head.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    return head
+
+
+def batch(size: tuple[int, int], ignored: float = 0.2) -> tuple[list[Tensor], list[SegDataSample]]:
+    generator = torch.Generator().manual_seed(1)
+    features = [torch.randn(2, 8, s, s + 1, generator=generator) for s in (9, 5)]
+    samples = []
+    for _ in range(2):
+        label = torch.randint(5, (1, *size), generator=generator)
+        label[torch.rand(label.shape, generator=generator) < ignored] = 255
+        samples.append(SegDataSample(gt_sem_seg=PixelData(data=label)))
+    return features, samples
+
+
+def losses_and_gradients(head: nn.Module, dtype: torch.dtype, size=(50, 61), **kwargs):
+    features, samples = batch(size, **kwargs)
+    losses = head.to(dtype).loss(tuple(f.to(dtype) for f in features), samples, train_cfg=None)
+    sum(v for k, v in losses.items() if k.startswith('loss')).backward()
+    return losses, {k: p.grad for k, p in head.named_parameters() if p.grad is not None}
+
+
+def assert_alike(name: str, loss: dict | list, **options) -> None:
+    batch_options = {k: options.pop(k) for k in ('size', 'ignored') if k in options}
+    for dtype in (torch.float32, torch.float64):
+        stock, tail = build(name, loss, **options), build(f'Fused{name}', loss, **options)
+        assert stock.state_dict().keys() == tail.state_dict().keys()
+        expected, expected_gradients = losses_and_gradients(stock, dtype, **batch_options)
+        losses, gradients = losses_and_gradients(tail, dtype, **batch_options)
+        assert losses.keys() == expected.keys()
+        for key, value in expected.items():
+            assert losses[key].shape == value.shape
+            torch.testing.assert_close(losses[key], value, rtol=1e-5, atol=1e-7)
+        assert gradients.keys() == expected_gradients.keys()
+        if dtype == torch.float32:
+            # In front of a normalisation a gradient is the small rest of large terms, which only
+            # float64 can compare.
+            gradients = {k: v for k, v in gradients.items() if k.startswith('conv_seg')}
+        relative = 1e-5 if dtype == torch.float32 else 1e-9
+        for key, got in gradients.items():
+            want = expected_gradients[key]
+            scale = want.abs().max().item()
+            torch.testing.assert_close(got, want, rtol=0, atol=relative * scale + 1e-14)
+
+
+@pytest.fixture
+def tiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the calls of the fused tail."""
+    calls = []
+
+    def resized(*args, **kwargs):
+        calls.append(1)
+        return fused.resized_class_nll_sums(*args, **kwargs)
+
+    monkeypatch.setattr('mmseg_recall.models.fused_head.resized_class_nll_sums', resized)
+    return calls
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('name', HEADS)
+def test_equals_the_stock_head(name: str, align_corners: bool, tiled: list[int]) -> None:
+    assert_alike(name, RECALL, align_corners=align_corners)
+    assert len(tiled) == 2  # in float32 and in float64
+
+
+@pytest.mark.parametrize(
+    'loss', [CE, CE_STOCK, [RECALL, FREQUENCY, CE, CE_STOCK], [RECALL, RECALL]], ids=str
+)
+def test_losses_of_the_family(loss: dict | list, tiled: list[int]) -> None:
+    assert_alike('FCNHead', loss)
+    assert len(tiled) == 2  # in float32 and in float64
+
+
+def test_nothing_to_learn_from(tiled: list[int]) -> None:
+    assert_alike('FCNHead', [RECALL, CE], ignored=1.0)
+    assert len(tiled) == 2  # in float32 and in float64
+
+
+def test_same_size_as_the_labels(tiled: list[int]) -> None:
+    assert_alike('FCNHead', RECALL, size=(9, 10))
+    assert len(tiled) == 2  # in float32 and in float64
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(loss=LOVASZ),
+        dict(loss=[RECALL, LOVASZ]),
+        dict(loss=dict(RECALL, impl='plain')),
+        dict(loss=[CE, dict(type='DiceLoss', loss_name='loss_dice')]),
+        dict(loss=CE, sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=50)),
+    ],
+    ids=['lovasz', 'lovasz_too', 'plain', 'dice_too', 'sampler'],
+)
+def test_others_take_the_stock_path(options: dict, tiled: list[int]) -> None:
+    loss = options.pop('loss')
+    assert_alike('FCNHead', loss, **options)
+    assert not tiled
+
+
+def test_fuse_tails() -> None:
+    heads = [dict(type='FCNHead', num_classes=3), dict(type='PointHead'), dict(type='FCNHead')]
+    cfg = Config(dict(model=dict(decode_head=dict(type='ASPPHead'), auxiliary_head=heads)))
+    once = fuse_tails(cfg)
+    assert once.model.decode_head.type == 'FusedASPPHead'
+    assert [h.type for h in once.model.auxiliary_head] == [
+        'FusedFCNHead',
+        'PointHead',
+        'FusedFCNHead',
+    ]
+    assert fuse_tails(once).to_dict() == once.to_dict()
+    assert cfg.model.decode_head.type == 'ASPPHead'
+
+
+def test_heads_with_a_loss_of_their_own_are_not_fused() -> None:
+    assert 'FusedPointHead' not in MODELS and 'FusedEncHead' not in MODELS
+    assert issubclass(MODELS.get('FusedUPerHead'), (FusedTail, MODELS.get('UPerHead')))
+
+
+def test_pickles() -> None:
+    head = build('FusedFCNHead', RECALL)
+    copy = pickle.loads(pickle.dumps(head))
+    assert type(copy) is type(head)
