@@ -111,9 +111,7 @@ def _pair(
     margin = loss.metric(metric).mean - base.metric(metric).mean
     spread = _spread(metric, loss, base)
     if needs_spread and spread is None:
-        return Claim(
-            text, 'not tested', f'{_evidence(metric, loss, base)} One seed shows no spread.'
-        )
+        return Claim(text, 'not tested', _evidence(metric, loss, base))
     outcome = 'confirmed' if holds(margin, spread) else 'refuted'
     return Claim(text, outcome, _evidence(metric, loss, base))
 
@@ -132,6 +130,8 @@ def _evidence(metric: str, a: Loss, b: Loss) -> str:
         f'{margin:+.2f}'
     )
     if spread is None:
-        return f'{text}.'
-    relation = 'more than' if abs(margin) > spread else 'within'
-    return f'{text}, {relation} the spread of {spread:.2f} ({first.n} and {second.n} seeds).'
+        return f'{text}. One seed shows no spread, so this settles nothing.'
+    seeds = f'({first.n} and {second.n} seeds)'
+    if abs(margin) <= spread:
+        return f'{text}, within the spread of {spread:.2f} {seeds}: these runs do not settle it.'
+    return f'{text}, more than the spread of {spread:.2f} {seeds}.'

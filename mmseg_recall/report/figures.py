@@ -22,6 +22,7 @@ INK, GRID = '#010203', '#040506'
 MAX_CURVES = 12
 MAX_SMALL_PLOTS = 20
 SMOOTHING_SHARE = 0.05
+MIN_SCALE = 0.6
 
 COLOURS = {'CE': '#7d8590', 'Recall': '#d64550'}
 OTHER_COLOURS = (
@@ -77,14 +78,13 @@ class Plot:
         svg = self.svg[self.svg.index('<svg') :].replace(INK, 'currentColor')
         svg = svg.replace(GRID, 'var(--grid)')
         svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
-        width = re.search(r'<svg[^>]*? width="([0-9.]+)pt"', svg)[1]
-        svg = re.sub(
-            r'<svg([^>]*?) width="[^"]*"',
-            rf'<svg\1 role="img" aria-label="{escape(self.alt)}" style="max-width:{width}pt"',
-            svg,
-            count=1,
+        width = float(re.search(r'<svg[^>]*? width="([0-9.]+)pt"', svg)[1])
+        # Below the minimum its text could not be read: then it scrolls.
+        style = f'max-width:{width:.0f}pt;min-width:{MIN_SCALE * width:.0f}pt'
+        attributes = f'role="img" aria-label="{escape(self.alt)}" style="{style}"'
+        return re.sub(
+            r'<svg([^>]*?) width="[^"]*"', lambda m: f'<svg{m[1]} {attributes}', svg, count=1
         )
-        return svg
 
     @property
     def file(self) -> str:
@@ -227,7 +227,7 @@ def recall_against_precision(comparison: Comparison, name: str) -> Plot | None:
         axis.set_visible(False)
     figure.supxlabel('recall (= accuracy, %)', fontsize=9)
     figure.supylabel('precision (%)', fontsize=9)
-    figure.legend(loc='outside lower center', ncols=4)
+    figure.legend(loc='outside upper center', ncols=4)
     which = 'classes, rarest first' if comparison.share is not None else 'classes'
     return _plot(
         figure,

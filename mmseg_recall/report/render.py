@@ -126,7 +126,7 @@ def _section(comparison: Comparison, number: int) -> Section:
 
 def _heading(text: str) -> Markup:
     """A column's name in HTML: may break between its words, and has its superscripts."""
-    text = re.sub(r'([a-z])([A-Z][a-z])', r'\1<wbr>\2', str(escape(text)))
+    text = re.sub(r'([a-z]{3})([A-Z][a-z])', r'\1<wbr>\2', str(escape(text)))
     return Markup(re.sub(r'\^(\w)', r'<sup>\1</sup>', text))
 
 

@@ -120,7 +120,6 @@ def compare(runs: list[Run]) -> list[Comparison]:
     """Group runs by everything but loss and seed; the largest comparison first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        # Also by class list: a per-class mean needs the same classes.
         groups.setdefault(run.setup['key'], []).append(run)
     comparisons = []
     for members in groups.values():
@@ -129,13 +128,16 @@ def compare(runs: list[Run]) -> list[Comparison]:
             Loss(label, tuple(run for run in members if run.loss == label)) for label in labels
         )
         setup = members[0].setup
-        title = f'{setup["dataset"]}, {setup["model"]}, {setup["schedule"]}'
+        # A data set class serves several data sets: the mini scenes are read as SYNTHIA.
+        named = setup['dataset'].lower() in ('', setup['data_root'].lower())
+        data = setup['dataset'] if named else f'{setup["dataset"]} ({setup["data_root"]})'
+        title = f'{data}, {setup["model"]}, {setup["schedule"]}'
         comparisons.append(Comparison(title, losses))
     return sorted(comparisons, key=lambda c: (-len(c.runs), c.title, c.setup['key']))
 
 
 def ranks(losses: tuple[Loss, ...], value: Callable[[Loss], float]) -> dict[str, str]:
-    """'best' and 'second' by label, of what is largest; nothing for a single loss.
+    """'best' and 'second' by label, of what is largest; nothing where all are equal.
 
     Example:
         >>> ranks((Loss('a', ()), Loss('b', ())), lambda loss: {'a': 1.0, 'b': 2.0}[loss.label])
@@ -143,7 +145,7 @@ def ranks(losses: tuple[Loss, ...], value: Callable[[Loss], float]) -> dict[str,
     """
     values = {loss.label: round(value(loss), DIGITS) for loss in losses}
     levels = sorted({v for v in values.values() if not np.isnan(v)}, reverse=True)
-    if len(values) < 2 or not levels:
+    if len(levels) < 2:
         return {}
     names = dict(zip(levels[:2], ('best', 'second'), strict=False))
     found = {label: names[v] for label, v in values.items() if v in names}
