@@ -5,8 +5,8 @@ TORCH ?= 2.13.0
 WHEELS ?= ../shared/wheels
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Errors stay; progress and "already satisfied" go.
-PIP_FLAGS := --quiet --progress-bar off
+# Errors stay; progress, and warnings about the package index, go.
+PIP_FLAGS := -qq --progress-bar off
 
 .PHONY: demo test test-slow test-openmmlab lint clean
 

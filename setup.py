@@ -49,7 +49,7 @@ setup(
     extras_require={
         **STACK_EXTRAS,
         'report': ['jinja2', 'matplotlib'],
-        'dev': ['hypothesis', 'pytest', 'pytest-cov', 'ruff', 'setuptools>=70.1'],
+        'dev': ['hypothesis', 'pytest', 'pytest-cov', 'ruff>=0.17,<0.18', 'setuptools>=70.1'],
     },
     cmdclass={'build_py': BuildWithMim},
 )
