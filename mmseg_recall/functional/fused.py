@@ -104,10 +104,10 @@ class _ClassNllSums(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None
     ) -> tuple[Tensor, ...]:
-        labels, valid_rows, weight = (_pixel_rows(t) for t in (target, valid, pixel_weight))
+        labels, valid_rows, weight = (pixel_rows(t) for t in (target, valid, pixel_weight))
         totals = _Totals(logits)
         with _exact_arithmetic(logits.device):
-            for at, x, scratch in _row_blocks(_as_rows(logits)):
+            for at, x, scratch in row_blocks(as_rows(logits)):
                 block_labels = torch.where(valid_rows[at], labels[at], totals.num_classes)
                 totals.add(x, block_labels, scratch, None if weight is None else weight[at])
         ctx.save_for_backward(logits, target, valid, pixel_weight)
@@ -119,19 +119,19 @@ class _ClassNllSums(torch.autograd.Function):
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
         logits, target, valid, pixel_weight = ctx.saved_tensors
-        labels, valid_rows, weight = (_pixel_rows(t) for t in (target, valid, pixel_weight))
-        rows = _as_rows(logits)
-        grad = _empty_like(rows)
+        labels, valid_rows, weight = (pixel_rows(t) for t in (target, valid, pixel_weight))
+        rows = as_rows(logits)
+        grad = empty_like(rows)
         grad_of_label = F.pad(grad_sums, (0, 1))
         with _exact_arithmetic(logits.device):
-            for at, x, scratch in _row_blocks(rows):
+            for at, x, scratch in row_blocks(rows):
                 block_labels = torch.where(valid_rows[at], labels[at], len(x))
                 factor = grad_of_label.index_select(0, block_labels)
                 if weight is not None:
                     factor = factor * weight[at]
                 residual = _softmax_minus_one_hot(x, block_labels, scratch)
                 torch.mul(residual, factor, out=grad[at[0], :, at[1]])
-        return _from_rows(grad, logits), None, None, None
+        return from_rows(grad, logits), None, None, None
 
 
 class _ResizedClassNllSums(torch.autograd.Function):
@@ -229,43 +229,48 @@ def refuse_double_backward() -> None:
         )
 
 
-def _as_rows(logits: Tensor) -> Tensor:
+def as_rows(logits: Tensor) -> Tensor:
     """(N, C, pixels), a view wherever strides allow; a plain (N, C) is one image of N pixels."""
     return logits.t().unsqueeze(0) if logits.dim() == 2 else logits.flatten(2)
 
 
-def _pixel_rows(image: Tensor | None) -> Tensor | None:
+def pixel_rows(image: Tensor | None) -> Tensor | None:
     """The same for a tensor with one number a pixel: (N, pixels)."""
     if image is None:
         return None
     return image.unsqueeze(0) if image.dim() == 1 else image.flatten(1)
 
 
-def _from_rows(rows: Tensor, like: Tensor) -> Tensor:
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     return rows.squeeze(0).t() if like.dim() == 2 else rows.view(like.shape)
 
 
-def _empty_like(rows: Tensor) -> Tensor:
-    """torch.empty_like, in huge pages where the system has them.
+def empty(num_elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """torch.empty of one dimension, in huge pages where the system has them.
 
     A large fresh tensor on CPU costs a page fault every 4 KiB when it is first written, which takes
     longer than the backward that writes it.
     """
-    num_bytes = rows.numel() * rows.element_size()
-    if rows.device.type != 'cpu' or num_bytes < 2**22 or not hasattr(mmap, 'MADV_HUGEPAGE'):
-        return torch.empty_like(rows)
+    num_bytes = num_elements * dtype.itemsize
+    if device.type != 'cpu' or num_bytes < 2**22 or not hasattr(mmap, 'MADV_HUGEPAGE'):
+        return torch.empty(num_elements, dtype=dtype, device=device)
     memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without huge pages refuses; the memory is good all the same
         memory.madvise(mmap.MADV_HUGEPAGE)
-    flat = torch.frombuffer(memory, dtype=rows.dtype)
-    return flat.as_strided(rows.shape, torch.empty_like(rows, device='meta').stride())
+    return torch.frombuffer(memory, dtype=dtype)
+
+
+def empty_like(rows: Tensor) -> Tensor:
+    """torch.empty_like, from :func:`empty`."""
+    strides = torch.empty_like(rows, device='meta').stride()
+    return empty(rows.numel(), rows.dtype, rows.device).as_strided(rows.shape, strides)
 
 
 def _block_size(device: torch.device) -> int:
     return CPU_BLOCK * torch.get_num_threads() if device.type == 'cpu' else DEVICE_BLOCK
 
 
-def _row_blocks(rows: Tensor) -> Iterator[tuple[tuple[int, slice], Tensor, Tensor]]:
+def row_blocks(rows: Tensor) -> Iterator[tuple[tuple[int, slice], Tensor, Tensor]]:
     """Blocks of the pixels of (N, C, pixels): index, (C, k) in the computing type, scratch."""
     num_images, num_classes, num_pixels = rows.shape
     length = max(_block_size(rows.device) // num_classes, 1)

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_shapes, compute_dtype, valid_pixels
-from .fused import refuse_double_backward
+from .fused import (
+    as_rows,
+    empty,
+    empty_like,
+    from_rows,
+    pixel_rows,
+    refuse_double_backward,
+    row_blocks,
+)
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor, *, ignore_index: int | None = 255) -> Tensor:
@@ -57,8 +65,7 @@ def _all_classes_at_once(logits: Tensor, target: Tensor, valid: Tensor) -> Tenso
     errors = torch.where(foreground, 1 - p, p)
     # Invalid pixels sort behind all others: no slope depends on what comes after it.
     order = torch.where(valid, errors.detach(), -1.0).argsort(dim=1, descending=True)
-    ranked_foreground = foreground.gather(1, order).to(p.dtype)
-    hits = ranked_foreground.cumsum(1)
+    hits = foreground.gather(1, order).cumsum(1).to(p.dtype)
     pixels = hits[:, -1:]
     rank = torch.arange(1, p.shape[1] + 1, device=p.device)
     jaccard = 1 - (pixels - hits) / (pixels + rank - hits)
@@ -74,42 +81,23 @@ class _LovaszSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        x = logits.detach().to(compute_dtype(logits))
-        log_p = F.log_softmax(x, dim=1)
-        labels = torch.where(valid, target, 0)
-        # -expm1(log p) keeps the digits of 1 - p near p = 1.
-        errors_true = -torch.expm1(log_p.gather(1, labels.unsqueeze(1)).squeeze(1)).flatten()
-        p = log_p.exp_().flatten(2) if x.dim() > 2 else log_p.exp_().unsqueeze(2)
-        labels = torch.where(valid, target, -1).flatten()
-        pixels = torch.bincount(labels + 1, minlength=x.shape[1] + 1)[1:]
-        present = pixels.nonzero().flatten().tolist()
-        needs_grad = ctx.needs_input_grad[0]
-        grad_p = torch.zeros_like(p) if needs_grad else None
-        total = p.sum() * 0  # NaN if a logit is
-        selected = None if bool(valid.all()) else valid.flatten().nonzero().flatten()
-        for c in present:
-            foreground = labels == c
-            errors = torch.where(foreground, errors_true, p[:, c].reshape(-1))
-            index = selected
-            if index is not None:
-                errors, foreground = errors[index], foreground[index]
-            # Past the last foreground pixel the Jaccard distance stays 1: those pixels have no
-            # part in the value, nor a gradient.
-            ends = errors >= torch.where(foreground, errors, 1.0).amin()
-            if int(ends.count_nonzero()) < 0.75 * len(errors):
-                kept = ends.nonzero().flatten()
-                errors, foreground = errors[kept], foreground[kept]
-                index = kept if index is None else index[kept]
-            ranked, slope, order = _ranked_slopes(errors, foreground)
-            total += torch.dot(ranked, slope.abs()) / len(present)
-            if needs_grad:
-                where = order if index is None else index[order]
-                row = errors.new_zeros(len(labels)).scatter_(0, where, slope / len(present))
-                grad_p[:, c] = row.view(p.shape[0], -1)
-        if needs_grad:
-            p = F.softmax(x, dim=1).view_as(p)
-            grad = p * (grad_p - (grad_p * p).sum(1, keepdim=True))
-            ctx.save_for_backward(grad.view_as(x).to(logits.dtype))
+        num_classes = logits.shape[1]
+        labels = torch.where(valid, target, num_classes)
+        errors = _class_errors(logits, labels)
+        total = (errors.sum() * 0).abs()  # NaN if a logit is
+        labels = labels.flatten()
+        present = torch.bincount(labels, minlength=num_classes + 1)[:-1].nonzero()
+        present, labels = present.flatten().tolist(), labels.int()
+        # The gradient with respect to p takes the place of the errors, class by class.
+        for c, row in enumerate(errors):
+            if c in present:
+                index, ranked, slope = _ranked_slopes(row, labels == c)
+                total += torch.dot(ranked, slope.abs()) / len(present)
+                row.zero_().scatter_(0, index, slope.div_(len(present)))
+            else:
+                row.zero_()
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(_through_softmax(logits, errors))
         return total
 
     @staticmethod
@@ -119,22 +107,52 @@ class _LovaszSoftmax(torch.autograd.Function):
         return grad * grad_output, None, None
 
 
+def _class_errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """(C, pixels): 1 - p of the class where it is the label, p elsewhere, -1 where it is C."""
+    rows, labels = as_rows(logits), pixel_rows(labels)
+    num_images, num_classes, num_pixels = rows.shape
+    errors = empty(rows.numel(), compute_dtype(logits), logits.device)
+    errors = errors.view(num_classes, num_images, num_pixels)
+    for (n, pixels), x, p in row_blocks(rows):
+        torch.softmax(x, 0, out=p)
+        index = labels[n, pixels].clamp(max=num_classes - 1).unsqueeze(0)
+        # The sum of the others has the digits of 1 - p that a subtraction loses near p = 1.
+        p.scatter_(0, index, 0.0).scatter_(0, index, p.sum(0, keepdim=True))
+        errors[:, n, pixels] = p.masked_fill_(labels[n, pixels] == num_classes, -1.0)
+    return errors.flatten(1)
+
+
+def _through_softmax(logits: Tensor, grad_p: Tensor) -> Tensor:
+    """The gradient of the logits from that of p, (C, pixels)."""
+    rows = as_rows(logits)
+    grad_p = grad_p.view(rows.shape[1], rows.shape[0], rows.shape[2])
+    grad = empty_like(rows)
+    for (n, pixels), x, p in row_blocks(rows):
+        torch.softmax(x, 0, out=p)
+        grad_block = grad_p[:, n, pixels]
+        torch.mul(p, grad_block - (p * grad_block).sum(0), out=grad[n, :, pixels])
+    return from_rows(grad, logits)
+
+
 _INTEGER = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 def _ranked_slopes(errors: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Errors in ascending order, dL/dp of each, and the index that orders them.
+    """Pixels in ascending order of error: their index, their error, and dL/dp.
 
-    Non-negative floats order as their bit patterns do, and torch sorts long integer vectors by
-    radix, many times faster than floats; the lowest bit carries the foreground flag through.
+    Past the last foreground pixel, in descending order, the Jaccard distance stays 1: what is
+    ranked below it has no part in the value, nor a gradient, and is left out.
     """
-    keys = errors.view(_INTEGER[errors.dtype]).mul(2).add_(foreground)
-    keys, order = keys.sort()
-    is_foreground = keys.bitwise_and(1)
-    # Of the pixels ranked at or below this one: `below` are foreground, and `union` is the union
-    # of prediction and truth before this pixel, in descending order, is counted as wrong.
-    below = is_foreground.cumsum(0, dtype=keys.dtype)
-    union = below + torch.arange(len(keys) - 1, -1, -1, dtype=keys.dtype)
-    below, union = below.to(errors.dtype), union.to(errors.dtype)
-    slope = torch.where(is_foreground.bool(), -1.0, below / (union + 1)) / union
-    return keys.bitwise_right_shift_(1).view(errors.dtype), slope, order
+    smallest = torch.where(foreground, errors, float('inf')).amin()
+    kept = (errors >= smallest).nonzero().flatten()
+    # Non-negative floats order as their bit patterns do, and torch sorts long integer vectors by
+    # radix, many times faster than floats.
+    ranked, order = errors.index_select(0, kept).view(_INTEGER[errors.dtype]).sort()
+    ranked, index = ranked.view(errors.dtype), kept.index_select(0, order)
+    is_foreground = foreground.index_select(0, index)
+    # Of the pixels ranked at or below this one, `below` are foreground; `union` is the union of
+    # prediction and truth when all pixels above this one are counted as wrong.
+    below = is_foreground.cumsum(0, dtype=torch.int32)
+    union = torch.arange(len(index) - 1, -1, -1, dtype=torch.int32).add_(below).to(errors.dtype)
+    slope = below.to(errors.dtype).div_(union + 1).masked_fill_(is_foreground, -1.0).div_(union)
+    return index, ranked, slope
