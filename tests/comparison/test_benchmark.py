@@ -1,0 +1,188 @@
+"""The runner with stand-ins for the stock scripts: what is skipped, resumed, recorded, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmseg_recall.comparison import benchmark
+from mmseg_recall.comparison import record as record_module
+from mmseg_recall.comparison.plan import Plan
+from mmseg_recall.comparison.record import read_record
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """\
+model = dict(decode_head=dict(type='ASPPHead', loss_decode=dict(type={loss!r})))
+train_dataloader = dict(batch_size=2)
+test_dataloader = dict(dataset=dict(type='CamVidDataset', data_root='data/camvid'))
+test_evaluator = dict(type='PerClassIoUMetric')
+train_cfg = dict(max_iters=30)
+"""
+
+
+def plan(name: str = 'recall', loss: str = 'RecallLoss', **kwargs) -> Plan:
+    values = dict(config_file='a.py', config=CONFIG.format(loss=loss), seed=0, checkpoint='last')
+    return Plan(name=name, **{**values, **kwargs})
+
+
+def use_stand_ins(patch: pytest.MonkeyPatch) -> None:
+    script = (
+        'import sys; sys.argv.insert(1, {!r}); from tests.comparison import scripts; '
+        "{{'train.py': scripts.train, 'test.py': scripts.test}}[sys.argv.pop(1)]()"
+    )
+    patch.setattr(benchmark, 'SCRIPT', script)
+    patch.setattr(benchmark, 'POLL_SECONDS', 0.05)
+    patch.setattr(record_module, 'make_panel', lambda *args: [])
+    patch.setenv('PYTHONPATH', str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    use_stand_ins(monkeypatch)
+
+
+def attempts(out: Path, name: str = 'recall') -> int:
+    return len([p for p in (out / name).iterdir() if p.is_dir()])
+
+
+def test_a_run_is_recorded_whole(tmp_path):
+    assert benchmark.run_all([plan()], tmp_path) == {}
+    record = read_record(tmp_path / 'recall.json')
+    assert record['status'] == 'complete'
+    assert record['config'] == plan().config == (tmp_path / 'recall.py').read_text()
+    assert record['setup']['loss'] == 'Recall'
+    assert record['classes'] == ['road', 'pole']
+    assert record['areas'] == {
+        'intersect': [85, 15],
+        'predicted': [170, 30],
+        'label': [170, 30],
+    }
+    assert record['metrics'] == {'aAcc': 50.0, 'mIoU': 33.0, 'mAcc': 50.0, 'IoU/none': None}
+    assert record['seconds_per_iteration'] == 0.5
+    assert record['memory_mib']['process'] > 1
+    assert record['checkpoint'] == {'rule': 'last', 'step': 30}
+    assert record['curves']['weight']['pole'] == [step / 100 for step in range(1, 31)]
+    assert record['versions']['torch'] and record['device']
+
+
+def test_what_is_complete_is_not_run_again(tmp_path):
+    benchmark.run_all([plan()], tmp_path)
+    before = (tmp_path / 'recall.json').read_bytes(), attempts(tmp_path)
+    assert benchmark.run_all([plan()], tmp_path) == {}
+    assert ((tmp_path / 'recall.json').read_bytes(), attempts(tmp_path)) == before
+
+
+def test_a_trained_run_without_a_record_is_only_tested(tmp_path):
+    benchmark.run_all([plan()], tmp_path)
+    (tmp_path / 'recall.json').unlink()
+    benchmark.run_all([plan()], tmp_path)
+    assert attempts(tmp_path) == 3
+    assert read_record(tmp_path / 'recall.json')['memory_mib']['process'] is None
+
+
+def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path):
+    (tmp_path / 'misbehave').write_text('fail')
+    failures = benchmark.run_all([plan(), plan('ce', 'CrossEntropyLoss')], tmp_path)
+    assert failures == {'recall': 'training ended with status 3: the loss exploded'}
+    record = read_record(tmp_path / 'recall.json')
+    assert record['status'] == 'failed'
+    assert record['failure']['log_tail'].endswith('the loss exploded')
+    assert read_record(tmp_path / 'ce.json')['status'] == 'complete'
+
+
+def test_a_failed_run_resumes_from_its_last_checkpoint(tmp_path):
+    (tmp_path / 'misbehave').write_text('fail')
+    benchmark.run_all([plan()], tmp_path)
+    (tmp_path / 'misbehave').unlink()
+    assert benchmark.run_all([plan()], tmp_path) == {}
+    second = tmp_path / 'recall' / '20260101_000001' / 'vis_data' / 'scalars.json'
+    assert json.loads(second.read_text().splitlines()[0])['step'] == 11
+    curves = read_record(tmp_path / 'recall.json')['curves']
+    assert curves['iterations'] == list(range(1, 31))
+
+
+def test_a_changed_config_is_refused_before_anything_runs(tmp_path):
+    benchmark.run_all([plan()], tmp_path)
+    changed = plan(config=CONFIG.format(loss='OHEMLoss'))
+    with pytest.raises(ValueError, match=r'recall\.py.*has changed'):
+        benchmark.run_all([plan('new'), changed], tmp_path)
+    assert not (tmp_path / 'new').exists()
+
+
+def test_another_checkpoint_rule_is_refused(tmp_path):
+    benchmark.run_all([plan()], tmp_path)
+    with pytest.raises(ValueError, match='checkpoint rule'):
+        benchmark.run_all([plan(checkpoint='best')], tmp_path)
+
+
+def test_a_data_set_that_cannot_be_shown_does_not_end_the_comparison(tmp_path, monkeypatch):
+    def broken(*args):
+        raise KeyError('img_path')
+
+    monkeypatch.setattr(record_module, 'make_panel', broken)
+    failures = benchmark.run_all([plan()], tmp_path)
+    assert failures == {'recall': "the record ended with status 1: KeyError: 'img_path'"}
+
+
+def test_jobs_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(benchmark.os, 'cpu_count', lambda: 8)
+    seen = []
+    run = benchmark._run
+
+    def spy(plan, out, env, stop):
+        seen.append(env['OMP_NUM_THREADS'])
+        return run(plan, out, env, stop)
+
+    monkeypatch.setattr(benchmark, '_run', spy)
+    plans = [plan(), plan('ce', 'CrossEntropyLoss')]
+    assert benchmark.run_all(plans, tmp_path, jobs=2) == {}
+    assert seen == ['4', '4']
+
+
+RUN = """
+import pytest
+from pathlib import Path
+from tests.comparison import test_benchmark as t
+patch = pytest.MonkeyPatch()
+t.use_stand_ins(patch)
+t.benchmark.run_all([t.plan()], Path({out!r}))
+"""
+
+
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
+    (tmp_path / 'misbehave').write_text('wait')
+    command = [sys.executable, '-c', RUN.format(out=str(tmp_path))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    scalars = tmp_path / 'recall' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    deadline = time.monotonic() + 120
+    while not (scalars.exists() and '"step": 15' in scalars.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait()
+    assert not (tmp_path / 'recall.json').exists()
+    (tmp_path / 'misbehave').unlink()
+    if how == signal.SIGKILL:
+        # The training outlives a comparison that is killed so, and keeps its lock: the next one
+        # waits for it instead of training into the same folder.
+        waiting = subprocess.Popen(command, cwd=ROOT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(15)
+        assert attempts(tmp_path) == 1
+        os.kill(int((tmp_path / 'recall' / 'pid').read_text()), signal.SIGTERM)
+        assert waiting.wait(120) == 0
+    else:
+        assert benchmark.run_all([plan()], tmp_path) == {}
+    record = read_record(tmp_path / 'recall.json')
+    assert record['status'] == 'complete'
+    second = tmp_path / 'recall' / '20260101_000001' / 'vis_data' / 'scalars.json'
+    assert json.loads(second.read_text().splitlines()[0])['step'] == 11
