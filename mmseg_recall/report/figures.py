@@ -77,6 +77,9 @@ class Plot:
         """For the page: scales with it and takes its colours."""
         svg = self.svg[self.svg.index('<svg') :].replace(INK, 'currentColor')
         svg = svg.replace(GRID, 'var(--grid)')
+        # Those that matplotlib gives to every group would be double on a page of several plots.
+        used = set(re.findall(r'#([\w.-]+)', svg))
+        svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else '', svg)
         svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
         width = float(re.search(r'<svg[^>]*? width="([0-9.]+)pt"', svg)[1])
         # Below the minimum its text could not be read: then it scrolls.

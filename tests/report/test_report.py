@@ -1,0 +1,288 @@
+"""What the report says, and that it says it the same way each time."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mmseg_recall.report import render_report
+from mmseg_recall.report.claims import test_claims as claims_of
+from mmseg_recall.report.diagnosis import diagnose
+from mmseg_recall.report.load import Run, load_runs
+from mmseg_recall.report.paper import PAPER_NAMES, paper_table, paper_tables
+from mmseg_recall.report.summary import Comparison, compare
+from mmseg_recall.report.tables import class_table, overall_table
+
+from .records import CLASSES, LOSSES, write_records
+from .work_dirs import work_dir
+
+DATE = '2026-11-23'
+
+
+def comparison(folder: Path, **kwargs) -> Comparison:
+    runs, problems = load_runs([write_records(folder, **kwargs)])
+    assert problems == []
+    (one,) = compare(runs)
+    return one
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory) -> Path:
+    return write_records(tmp_path_factory.mktemp('records'))
+
+
+@pytest.fixture(scope='module')
+def report(records, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('report')
+    assert render_report([records], out, DATE) == []
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def test_rendering_again_gives_the_same_bytes_apart_from_the_date(records, report, tmp_path):
+    render_report([records], tmp_path, '2031-01-01')
+    again, first = files(tmp_path), files(report)
+    assert again.keys() == first.keys()
+    for name, content in first.items():
+        assert again[name].replace(b'2031-01-01', DATE.encode()) == content, name
+    dated = {name for name, content in first.items() if DATE.encode() in content}
+    assert dated == {'report.html', 'README.md'}
+
+
+class Page(HTMLParser):
+    """Ids, links and descriptions of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.undescribed: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        values = dict(attrs)
+        if 'id' in values:
+            self.ids.append(values['id'])
+        self.links += [values[k] for k in ('src', 'href', 'xlink:href') if k in values]
+        needed = {'img': 'alt', 'svg': 'aria-label'}.get(tag)
+        if needed and not values.get(needed):
+            self.undescribed.append(tag)
+
+
+def test_the_page_stands_alone_and_is_described(report):
+    page = Page()
+    text = (report / 'report.html').read_text()
+    page.feed(text)
+    assert page.links and all(link.startswith(('#', 'data:image/')) for link in page.links)
+    assert 'url(http' not in text and '@import' not in text
+    assert page.undescribed == []
+    assert text.count('<svg') == 4
+    assert len(page.ids) == len(set(page.ids))
+    anchors = {link[1:] for link in page.links if link.startswith('#')}
+    assert anchors <= set(page.ids)
+    assert 'prefers-color-scheme: dark' in text
+
+
+def test_markdown_shows_its_figures(report):
+    shown = re.findall(r'!\[[^]]+\]\((figures/[^)]+)\)', (report / 'README.md').read_text())
+    assert len(shown) == 4
+    assert {str(p.relative_to(report)) for p in (report / 'figures').iterdir()} == set(shown)
+
+
+def test_csv_has_every_run_and_class(report):
+    rows = list(csv.DictReader((report / 'classes.csv').open()))
+    assert len(rows) == len(LOSSES) * 3 * len(CLASSES)
+    runs = list(csv.DictReader((report / 'runs.csv').open()))
+    assert len(runs) == len(LOSSES) * 3
+    recall = [r for r in rows if r['loss'] == 'Recall' and r['seed'] == '0']
+    (run,) = (r for r in runs if r['loss'] == 'Recall' and r['seed'] == '0')
+    mean = np.mean([float(r['Acc']) for r in recall])
+    assert mean == pytest.approx(float(run['mAcc']), abs=1e-3)
+
+
+def test_model_zoo_files(report):
+    index = yaml.safe_load((report / 'model-index.yml').read_text())
+    (name,) = index['Import']
+    content = yaml.safe_load((report / name).read_text())
+    assert [c['Name'] for c in content['Collections']] == ['RecallLoss']
+    models = {model['Name']: model for model in content['Models']}
+    assert len(models) == len(LOSSES)
+    model = models['model_recall']
+    assert model['Results']['Dataset'] == 'CamVid'
+    assert model['Config'] == 'configs/recall/model.py'
+    assert model['Metadata']['Seeds'] == [0, 1, 2]
+    runs = list(csv.DictReader((report / 'runs.csv').open()))
+    miou = np.mean([float(r['mIoU']) for r in runs if r['loss'] == 'Recall'])
+    assert model['Results']['Metrics']['mIoU'] == pytest.approx(miou, abs=0.006)
+
+
+def test_table_has_mean_spread_best_and_minority(tmp_path):
+    one = comparison(tmp_path, losses=('CE', 'Recall', 'SoftIoU'))
+    table = class_table(one, 'IoU', 'IoU')
+    assert table.columns == ('class', 'share of pixels', 'CE', 'Recall', 'SoftIoU')
+    rows = {row[0].text: row for row in table.rows}
+    values = [run.per_class['IoU'][CLASSES.index('pole')] for run in one.loss('Recall').runs]
+    cell = rows['pole †'][3]
+    assert cell.text == f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}'
+    assert cell.mark == 'best'
+    baseline = one.baseline.class_means('IoU')
+    assert {name for name in rows if name.endswith('†') and 'average' not in name} == {
+        f'{name} †' for name, value in zip(CLASSES, baseline, strict=True) if value < 80
+    }
+    minority = [i for i, value in enumerate(baseline) if value < 80]
+    mean = np.mean([run.per_class['IoU'][minority].mean() for run in one.loss('CE').runs])
+    assert rows['average †'][2].sort == pytest.approx(mean)
+    overall = overall_table(one)
+    assert overall.columns[:4] == ('loss', 'seeds', 'mean accuracy', 'mean IoU')
+    assert [row[1].text for row in overall.rows] == ['3', '3', '3']
+
+
+def test_the_papers_orderings_hold_on_records_made_so(records):
+    (one,) = compare(load_runs([records])[0])
+    assert [claim.outcome for claim in claims_of(one)] == ['confirmed'] * 9
+
+
+def change(one: Comparison, label: str, **metrics: float) -> Comparison:
+    """The same comparison with metrics of one loss shifted."""
+
+    def shifted(run: Run) -> Run:
+        if run.loss != label:
+            return run
+        return replace(
+            run, metrics={**run.metrics, **{k: run.metrics[k] + v for k, v in metrics.items()}}
+        )
+
+    return compare([shifted(run) for run in one.runs])[0]
+
+
+@pytest.mark.parametrize(
+    ('label', 'shift', 'refuted'),
+    [
+        ('ClassBalanced', {'mAcc': -40}, ['have the highest mean accuracy']),
+        ('ClassBalanced', {'mIoU': 40}, ['balanced losses have the lowest']),
+        ('Recall', {'mIoU': -12}, ['at most 1 point', 'lowest mean IoU']),
+        ('SoftmaxFocal', {'mAcc': 3}, ['close to cross-entropy in mean accuracy']),
+        ('OHEM', {'mIoU': 5}, ['OHEM is below cross-entropy in mean IoU']),
+    ],
+)
+def test_a_claim_that_does_not_hold_is_refuted(records, label, shift, refuted):
+    (one,) = compare(load_runs([records])[0])
+    claims = claims_of(change(one, label, **shift))
+    found = [claim.text for claim in claims if claim.outcome == 'refuted']
+    assert len(found) == len(refuted)
+    assert all(any(words in text for text in found) for words in refuted)
+
+
+def test_a_margin_within_the_spread_is_no_clear_margin(tmp_path):
+    one = comparison(tmp_path, losses=('CE', 'Recall'), noise=0.0)
+    gap = one.loss('Recall').metric('mAcc').mean - one.baseline.metric('mAcc').mean
+    runs = [
+        replace(run, metrics={**run.metrics, 'mAcc': run.metrics['mAcc'] + (run.seed - 1) * gap})
+        for run in one.runs
+    ]
+    claim = claims_of(compare(runs)[0])[3]
+    assert claim.outcome == 'refuted'
+    # Each loss has deviations -gap, 0, gap, so a standard deviation of gap.
+    assert f'within the spread of {2 * gap:.2f} (3 and 3 seeds)' in claim.evidence
+
+
+def test_one_seed_and_missing_losses_test_nothing(tmp_path):
+    claims = claims_of(comparison(tmp_path, losses=('CE', 'Recall'), seeds=(0,)))
+    outcomes = [claim.outcome for claim in claims]
+    assert outcomes[0] == outcomes[1] == outcomes[3] == 'not tested'
+    assert 'One seed' in claims[3].evidence
+
+
+def with_accuracy(one: Comparison, overall: float, per_class: list[float]) -> Comparison:
+    def changed(run: Run) -> Run:
+        metrics = {**run.metrics, 'aAcc': overall, 'mAcc': float(np.mean(per_class))}
+        return replace(
+            run, metrics=metrics, per_class={**run.per_class, 'Acc': np.array(per_class)}
+        )
+
+    return compare([changed(run) for run in one.runs])[0]
+
+
+@pytest.mark.parametrize(
+    ('overall', 'per_class', 'verdict'),
+    [
+        (90, [98, 97, 96, 90, 85, 60, 40, 20, 10], 'Yes'),
+        (97, [98, 97, 96, 95, 95, 92, 91, 90, 90], 'Too easy'),
+        (70, [80, 75, 70, 60, 50, 30, 20, 10, 5], 'Too difficult'),
+        (85, [90, 88, 86, 84, 82, 80, 78, 77, 75], 'No'),
+        (85, [20, 95, 95, 20, 10, 95, 90, 95, 92], 'Difficult classes rather than rare'),
+    ],
+)
+def test_diagnosis(tmp_path, overall, per_class, verdict):
+    one = comparison(tmp_path, losses=('CE', 'Recall'), seeds=(0,))
+    diagnosis = diagnose(with_accuracy(one, overall, per_class))
+    assert diagnosis.verdict.startswith(verdict)
+    text = ' '.join(diagnosis.sentences)
+    assert f'overall accuracy is {overall:.1f}' in text
+    assert f'{overall - np.mean(per_class):.1f} points' in text
+
+
+def test_diagnosis_names_the_classes_and_what_to_try(tmp_path):
+    diagnosis = diagnose(comparison(tmp_path, losses=('CE', 'Recall', 'ClassBalanced')))
+    text = ' '.join(diagnosis.sentences)
+    assert re.search(r'pole [\d.]+ \(0\.3% of pixels\), bicycle', text)
+    # ClassBalanced gains more accuracy, but costs IoU.
+    assert 'Try Recall first' in text
+
+
+def test_diagnosis_without_a_baseline_says_so(tmp_path):
+    assert diagnose(comparison(tmp_path, losses=('Recall',))).verdict.startswith('Unknown')
+
+
+def test_the_papers_averages_agree_where_its_rows_are_whole():
+    tables = paper_tables()
+    synthia = tables['SynthiaSeqs']
+    for metric in ('Acc', 'IoU'):
+        for name, row in synthia.values[metric].items():
+            mean = np.mean([row[c] for c in synthia.minority])
+            assert row['ave.'] == pytest.approx(mean, abs=0.03), (metric, name)
+    cityscapes = tables['Cityscapes']
+    assert 'light' not in cityscapes.values['Acc']['CE']
+    lost = [(3, 'CE'), (3, 'SoftIOU'), (4, 'Balanced')]
+    for count, name in lost:
+        assert len(cityscapes.values['IoU'][name]) == 9 - count
+    assert set(synthia.values['Acc']) <= set(PAPER_NAMES.values())
+
+
+def test_the_papers_numbers_stand_beside_ours_only_on_its_data_sets(tmp_path):
+    one = comparison(tmp_path / 'a', losses=('CE', 'Recall'), seeds=(0,), dataset='SynthiaSeqs')
+    assert paper_table(one).title.startswith('Table 2')
+    render_report([tmp_path / 'a'], tmp_path / 'out', DATE)
+    text = (tmp_path / 'out' / 'report.html').read_text()
+    assert 'Recall: paper' in text and '<td data-sort="87.37" class="paper">87.37</td>' in text
+    other = comparison(tmp_path / 'b', losses=('CE',), seeds=(0,))
+    assert paper_table(other) is None
+    mini = replace(one.runs[0], setup={**one.setup, 'data_root': 'synthia-mini'})
+    assert paper_table(compare([mini])[0]) is None
+
+
+def test_work_directories_of_stock_mmseg_render(tmp_path):
+    work_dir(tmp_path / 'runs' / 'ce')
+    work_dir(tmp_path / 'runs' / 'dice', loss='DiceLoss')
+    work_dir(tmp_path / 'runs' / 'lovasz', loss='LovaszLoss', tested=True)
+    (tmp_path / 'runs' / 'empty').mkdir()
+    (problem,) = render_report([tmp_path / 'runs'], tmp_path / 'out', DATE)
+    assert 'empty work directory' in problem
+    page = (tmp_path / 'out' / 'report.html').read_text()
+    assert 'empty work directory' in page
+    for text in ('Dice', 'Lovasz', 'boat', 'last validation (iteration 200)'):
+        assert text in page
+
+
+def test_nothing_to_report_is_an_error_that_says_why(tmp_path):
+    with pytest.raises(ValueError, match='No run to report on'):
+        render_report([tmp_path], tmp_path / 'out', DATE)
