@@ -148,10 +148,10 @@ def score(dataset, predictions: Path) -> Scores:
 
 def make_table(classes: tuple[str, ...], share: np.ndarray, scores: dict[str, Scores]) -> Table:
     """One row a class in order of frequency, then the means; all in per cent."""
-    table = Table(title='Mini street scenes, test split (per cent)')
+    table = Table(title='Mini street scenes, test split (per cent; pixels: of the training split)')
     table.add_column('class')
     table.add_column('pixels', justify='right')
-    for quantity in ('accuracy', 'IoU'):
+    for quantity in ('acc.', 'IoU'):
         for loss in LOSSES:
             table.add_column(f'{quantity} {loss}', justify='right')
 
@@ -165,8 +165,8 @@ def make_table(classes: tuple[str, ...], share: np.ndarray, scores: dict[str, Sc
     for index in order:
         row(classes[index], f'{100 * share[index]:.2f}', indices == index)
     table.add_section()
-    row('mean (mAcc, mIoU)', '', indices >= 0)
-    row(f'mean of rare (< {100 * RARE:g}% of pixels)', '', share < RARE)
+    row('all (mAcc, mIoU)', '', indices >= 0)
+    row(f'rare (below {100 * RARE:g}%)', '', share < RARE)
     return table
 
 

@@ -26,7 +26,7 @@ def test_table_agrees_with_stock_test(tmp_path):
         'default_hooks.checkpoint.interval=3',
         cwd=tmp_path, COLUMNS='120',
     )  # fmt: skip
-    (mean_row,) = re.findall(r'mean \(mAcc, mIoU\)(.*)', output)
+    (mean_row,) = re.findall(r'all \(mAcc, mIoU\)(.*)', output)
     accuracy_ce, accuracy_recall, iou_ce, iou_recall = map(float, re.findall(r'[\d.]+', mean_row))
     for loss, accuracy, iou in [
         ('ce', accuracy_ce, iou_ce),
