@@ -1,0 +1,76 @@
+"""Which pieces of which images are shown, and that they hold what the files hold."""
+
+import base64
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmseg_recall.comparison.panel import choose_images, make_panel, window_around
+from mmseg_recall.evaluation import Areas
+
+
+def test_rarest_classes_each_in_the_image_that_shows_most_of_it():
+    label = np.array([[90, 3, 0, 4], [80, 9, 0, 1], [70, 1, 0, 2]])
+    # Class 2 is on no image; class 3 is rarest, then 1, then 0 in what image is left.
+    assert choose_images(label, 3) == [(3, 0), (1, 1), (0, 2)]
+    assert choose_images(label, 1) == [(3, 0)]
+
+
+def test_no_image_is_shown_twice():
+    assert choose_images(np.array([[5, 1, 2]]), 3) == [(1, 0)]
+
+
+@pytest.mark.parametrize(
+    ('centre', 'expected'),
+    [((30, 45), (slice(20, 40), slice(30, 60))), ((0, 89), (slice(0, 20), slice(60, 90)))],
+)
+def test_window_is_a_third_around_the_largest_region_and_inside(centre, expected):
+    mask = np.zeros((60, 90), dtype=bool)
+    mask[centre] = True
+    mask[centre[0], centre[1] - 1] = True
+    assert window_around(mask) == expected
+    mask[59, 0] = True  # a smaller region elsewhere
+    assert window_around(mask) == expected
+
+
+def test_pieces_are_those_of_the_files(tmp_path):
+    generator = np.random.default_rng(0)
+    for folder in ('images', 'annotations', 'predictions'):
+        (tmp_path / folder).mkdir()
+    truths, predictions = [], []
+    for i in range(2):
+        truth = np.zeros((30, 60), dtype=np.uint8)
+        truth[5 + i : 9, 40:44] = 1
+        prediction = generator.integers(0, 2, truth.shape, dtype=np.uint8)
+        picture = generator.integers(0, 255, (30, 60, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / 'images' / f'{i}.png'), picture)
+        cv2.imwrite(str(tmp_path / 'annotations' / f'{i}.png'), truth)
+        cv2.imwrite(str(tmp_path / 'predictions' / f'{i}.png'), prediction)
+        truths.append(truth)
+        predictions.append(prediction)
+    label = np.array([np.bincount(truth.flatten(), minlength=2) for truth in truths])
+    dataset = dict(
+        type='BaseSegDataset',
+        metainfo=dict(classes=('road', 'pole')),
+        img_suffix='.png',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='images', seg_map_path='annotations'),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(20, 10)),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ],
+    )
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+    areas = Areas(label, label, label)
+    pole, road = make_panel(cfg, areas, ['road', 'pole'], tmp_path / 'predictions')
+    assert (pole['class'], pole['image']) == ('pole', '0.png')
+    assert (road['class'], road['image']) == ('road', '1.png')
+    x0, y0, x1, y1 = pole['box']
+    assert (x1 - x0, y1 - y0) == (20, 10)
+    for key, whole in (('truth', truths[0]), ('prediction', predictions[0])):
+        data = np.frombuffer(base64.b64decode(pole[key]), dtype=np.uint8)
+        np.testing.assert_array_equal(cv2.imdecode(data, -1), whole[y0:y1, x0:x1])
