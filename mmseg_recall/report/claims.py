@@ -75,12 +75,11 @@ def test_claims(comparison: Comparison) -> list[Claim]:
             for metric, name in (('mAcc', 'mean accuracy'), ('mIoU', 'mean IoU'))
         ),
         *(
-            _pair(
+            _ordered(
                 f'OHEM is below cross-entropy in {name}.',
                 metric,
-                ohem,
-                base,
-                lambda margin, spread: margin < 0,
+                [base] if base else [],
+                [ohem] if ohem else [],
             )
             for metric, name in (('mAcc', 'mean accuracy'), ('mIoU', 'mean IoU'))
         ),
@@ -95,7 +94,9 @@ def _ordered(text: str, metric: str, above: list[Loss], below: list[Loss]) -> Cl
     highest = max(below, key=lambda loss: loss.metric(metric).mean)
     margin = lowest.metric(metric).mean - highest.metric(metric).mean
     outcome = 'confirmed' if margin > 0 else 'refuted'
-    return Claim(text, outcome, _evidence(metric, lowest, highest))
+    return Claim(
+        text, outcome, _evidence(metric, lowest, highest) + _doubt(metric, lowest, highest)
+    )
 
 
 def _pair(
@@ -116,6 +117,12 @@ def _pair(
     return Claim(text, outcome, _evidence(metric, loss, base))
 
 
+def _doubt(metric: str, a: Loss, b: Loss) -> str:
+    margin, spread = a.metric(metric).mean - b.metric(metric).mean, _spread(metric, a, b)
+    unsettled = spread is not None and abs(margin) <= spread
+    return ' These runs do not settle which of the two is higher.' if unsettled else ''
+
+
 def _spread(metric: str, a: Loss, b: Loss) -> float | None:
     first, second = a.metric(metric), b.metric(metric)
     return first.std + second.std if min(first.n, second.n) > 1 else None
@@ -132,6 +139,5 @@ def _evidence(metric: str, a: Loss, b: Loss) -> str:
     if spread is None:
         return f'{text}. One seed shows no spread, so this settles nothing.'
     seeds = f'({first.n} and {second.n} seeds)'
-    if abs(margin) <= spread:
-        return f'{text}, within the spread of {spread:.2f} {seeds}: these runs do not settle it.'
-    return f'{text}, more than the spread of {spread:.2f} {seeds}.'
+    relation = 'within' if abs(margin) <= spread else 'more than'
+    return f'{text}, {relation} the spread of {spread:.2f} {seeds}.'

@@ -87,12 +87,16 @@ def diagnose(comparison: Comparison) -> Diagnosis:
             ),
         )
     else:
-        follows = '' if correlation is None else f' (rank correlation {correlation:.2f})'
+        follows = (
+            ''
+            if correlation is None
+            else f' Accuracy follows frequency (rank correlation {correlation:.2f}).'
+        )
         verdict, reason = (
             'Yes: imbalance limits this model',
             (
                 'Overall accuracy is reasonably high and mean accuracy far below it: the case for '
-                f'a loss against imbalance. Accuracy follows frequency{follows}.',
+                f'a loss against imbalance.{follows}',
                 *_named(comparison, baseline),
                 *_advice(comparison, baseline),
             ),
@@ -134,8 +138,8 @@ def _named(comparison: Comparison, baseline: Loss) -> tuple[str, ...]:
         ]
     more = f' and {len(low) - MAX_NAMED} more' if len(low) > MAX_NAMED else ''
     return (
-        f'{len(low)} of {len(accuracy)} classes are more than {FAR_BELOW:g} points of accuracy '
-        f'below the overall one: {", ".join(named)}{more}.',
+        f'More than {FAR_BELOW:g} points of accuracy below the overall one: {len(low)} of '
+        f'{len(accuracy)} classes, {", ".join(named)}{more}.',
     )
 
 

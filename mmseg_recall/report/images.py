@@ -13,6 +13,8 @@ from PIL import Image
 from .summary import Comparison
 
 IGNORED = (0, 0, 0)
+COLUMN_WIDTH = 160
+GAP = ((2, 2), (2, 2), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,30 @@ class Piece:
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows, and the classes in them with their colours."""
+    """Name of its file, rows, and the classes in them with their colours."""
 
+    name: str
     pieces: tuple[Piece, ...]
     legend: tuple[tuple[str, str], ...]
 
+    @property
+    def captions(self) -> list[str]:
+        return [caption for caption, _ in self.pieces[0].pictures]
 
-def panel_of(comparison: Comparison) -> Panel | None:
+    @property
+    def grid(self) -> bytes:
+        """All pictures in one PNG: a row a piece, a column a caption."""
+        rows = []
+        for piece in self.pieces:
+            images = [_decoded(uri) for _, uri in piece.pictures]
+            height = max(1, round(COLUMN_WIDTH * images[0].height / images[0].width))
+            cells = [i.resize((COLUMN_WIDTH, height), Image.Resampling.NEAREST) for i in images]
+            row = [np.pad(np.asarray(c), GAP, constant_values=255) for c in cells]
+            rows.append(np.concatenate(row, axis=1))
+        return _png(Image.fromarray(np.concatenate(rows)))
+
+
+def panel_of(comparison: Comparison, name: str) -> Panel | None:
     """The pieces that the records hold, of each loss's lowest seed; None without any."""
     shown = [
         (loss.label, min((r for r in loss.runs if r.panel), key=lambda r: r.seed, default=None))
@@ -59,7 +78,7 @@ def panel_of(comparison: Comparison) -> Panel | None:
         for c, name in enumerate(first.classes)
         if c in present
     ]
-    return Panel(tuple(pieces), tuple(legend))
+    return Panel(name, tuple(pieces), tuple(legend))
 
 
 def _labels(text: str) -> np.ndarray:
@@ -70,9 +89,18 @@ def _coloured(labels: np.ndarray, palette: np.ndarray) -> str:
     image = Image.fromarray(labels)
     image = image.convert('P')
     image.putpalette(palette.tobytes())
+    return f'data:image/png;base64,{base64.b64encode(_png(image)).decode()}'
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format='PNG', optimize=True)
-    return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+    return buffer.getvalue()
+
+
+def _decoded(uri: str) -> Image.Image:
+    data = base64.b64decode(uri.partition(',')[2])
+    return Image.open(io.BytesIO(data)).convert('RGB')
 
 
 def _palette(colours: tuple | None, num_classes: int) -> np.ndarray:

@@ -76,6 +76,7 @@ def load_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """
     runs: list[Run] = []
     problems: list[str] = []
+    seen: set[Path] = set()
     for path in paths:
         if not path.exists():
             problems.append(f'{path}: does not exist')
@@ -83,6 +84,10 @@ def load_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         found = False
         for kind, item in _find(path):
             found = True
+            # A run may be named twice, by itself and by its folder.
+            if item.resolve() in seen:
+                continue
+            seen.add(item.resolve())
             try:
                 runs.append(_from_record(item) if kind == 'record' else _from_work_dir(item))
             except ValueError as error:

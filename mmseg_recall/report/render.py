@@ -31,6 +31,7 @@ from .tables import (
     paper_comparison,
     run_rows,
     runs_table,
+    zoo_table,
 )
 
 
@@ -48,6 +49,7 @@ class Section:
     plots: dict[str, Plot]
     panel: Panel | None
     cost: Table
+    zoo: Table
     runs: Table
     software: list[str]
 
@@ -92,8 +94,10 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
         'model-index.yml': model_index(),
     }
     files |= {f'figures/{p.name}.svg': p.file for s in sections for p in s.plots.values()}
-    for name, text in files.items():
-        write_atomically(out / name, text.encode())
+    pictures = {f'figures/{s.panel.name}.png': s.panel.grid for s in sections if s.panel}
+    contents = {name: text.encode() for name, text in files.items()} | pictures
+    for name, content in contents.items():
+        write_atomically(out / name, content)
     return problems
 
 
@@ -117,8 +121,9 @@ def _section(comparison: Comparison, number: int) -> Section:
         classes=[table for table in classes if table is not None],
         paper=paper,
         plots=all_plots(comparison, number),
-        panel=panel_of(comparison),
+        panel=panel_of(comparison, f'panel-{number}'),
         cost=cost_table(comparison),
+        zoo=zoo_table(comparison),
         runs=runs_table(comparison),
         software=sorted({run.software for run in comparison.runs if run.software}),
     )

@@ -75,7 +75,7 @@ def overall_table(comparison: Comparison) -> Table:
         items = list(measures.items())
         measures = dict([*items[:3], *added.items(), *items[3:]])
         named = ', '.join(comparison.classes[c] for c in minority)
-        note += f'Minority: the {len(minority)} classes with IoU under CE below 80 ({named}). '
+        note += f'Minority: classes with IoU under CE below 80 ({named}). '
     note += 'Mean ± standard deviation over seeds; best bold, second underlined.'
     # Work directories of stock mmseg do not have every metric.
     known = {t: m for t, m in measures.items() if any(m(loss).n for loss in comparison.losses)}
@@ -180,6 +180,33 @@ def paper_comparison(comparison: Comparison, table: PaperTable, metric: str, tit
         table.notes
     )
     return Table(f"{title}: the paper's numbers beside ours", note, tuple(columns), tuple(rows))
+
+
+def zoo_table(comparison: Comparison) -> Table:
+    """The results as mmseg's READMEs print them."""
+    method, _, backbone = comparison.setup['model'].partition(' ')
+    rows = []
+    for loss in comparison.losses:
+        run = loss.runs[0]
+        memory = [r.memory / 1024 for r in loss.runs if r.memory is not None]
+        seconds = [r.seconds for r in loss.runs if r.seconds is not None]
+        rows.append(
+            (
+                Cell(method),
+                Cell(backbone),
+                Cell(loss.label),
+                Cell(comparison.setup['schedule']),
+                number(max(memory) if memory else math.nan),
+                number(float(np.mean(seconds)) if seconds else math.nan, 3),
+                Cell(run.software.partition(';')[0] or NOTHING),
+                number(loss.metric('mIoU').mean),
+                number(loss.metric('mAcc').mean),
+                Cell(run.config_file),
+            )
+        )
+    columns = ('Method', 'Backbone', 'Loss', 'Lr schd', 'Mem (GB)', 'Train time (s/iter)')
+    columns += ('Device', 'mIoU', 'mAcc', 'config')
+    return Table("In the form of mmseg's model zoo", '', columns, tuple(rows))
 
 
 def runs_table(comparison: Comparison) -> Table:

@@ -94,7 +94,7 @@ def test_the_page_stands_alone_and_is_described(report):
 
 def test_markdown_shows_its_figures(report):
     shown = re.findall(r'!\[[^]]+\]\((figures/[^)]+)\)', (report / 'README.md').read_text())
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert {str(p.relative_to(report)) for p in (report / 'figures').iterdir()} == set(shown)
 
 
@@ -286,3 +286,12 @@ def test_work_directories_of_stock_mmseg_render(tmp_path):
 def test_nothing_to_report_is_an_error_that_says_why(tmp_path):
     with pytest.raises(ValueError, match='No run to report on'):
         render_report([tmp_path], tmp_path / 'out', DATE)
+
+
+def test_an_order_within_the_spread_is_not_settled(records):
+    (one,) = compare(load_runs([records])[0])
+    ohem, base = (one.loss(label).metric('mAcc').mean for label in ('OHEM', 'CE'))
+    claims = claims_of(change(one, 'OHEM', mAcc=base - ohem - 0.01))
+    (claim,) = (c for c in claims if c.text == 'OHEM is below cross-entropy in mean accuracy.')
+    assert claim.outcome == 'confirmed'
+    assert claim.evidence.endswith('These runs do not settle which of the two is higher.')
