@@ -12,10 +12,13 @@ logits nor their gradient ever exist.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from threading import Barrier
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +27,17 @@ from torch import Tensor
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_labels
 
-# Elements of the logits in a block: what fits the cache of each core on CPU; elsewhere enough for
+# Elements of the logits in a block: what fits the cache of a core on CPU; elsewhere enough for
 # the launches not to matter.
-CPU_BLOCK = 2**18  # a thread
+CPU_BLOCK = 2**18
 DEVICE_BLOCK = 2**24
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
 # for a matrix product.
 CPU_TILE_COLUMNS = 128
+
+Pixels = tuple[int, slice]  # of one image, and which of its pixels
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 
 def fused_class_nll_sums(
@@ -105,15 +112,14 @@ class _ClassNllSums(torch.autograd.Function):
         ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None
     ) -> tuple[Tensor, ...]:
         labels, valid_rows, weight = (pixel_rows(t) for t in (target, valid, pixel_weight))
-        totals = _Totals(logits)
-        with _exact_arithmetic(logits.device):
-            for at, x, scratch in row_blocks(as_rows(logits)):
-                block_labels = torch.where(valid_rows[at], labels[at], totals.num_classes)
-                totals.add(x, block_labels, scratch, None if weight is None else weight[at])
+
+        def score(at: Pixels, x: Tensor, scratch: Tensor) -> _Score:
+            block_labels = torch.where(valid_rows[at], labels[at], len(x))
+            return _score(x, block_labels, scratch, None if weight is None else weight[at])
+
+        scores = map_row_blocks(score, as_rows(logits))
         ctx.save_for_backward(logits, target, valid, pixel_weight)
-        sums, counts = totals.results()
-        ctx.mark_non_differentiable(*counts)
-        return sums, *counts
+        return _results(ctx, scores, logits)
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -123,14 +129,16 @@ class _ClassNllSums(torch.autograd.Function):
         rows = as_rows(logits)
         grad = empty_like(rows)
         grad_of_label = F.pad(grad_sums, (0, 1))
-        with _exact_arithmetic(logits.device):
-            for at, x, scratch in row_blocks(rows):
-                block_labels = torch.where(valid_rows[at], labels[at], len(x))
-                factor = grad_of_label.index_select(0, block_labels)
-                if weight is not None:
-                    factor = factor * weight[at]
-                residual = _softmax_minus_one_hot(x, block_labels, scratch)
-                torch.mul(residual, factor, out=grad[at[0], :, at[1]])
+
+        def differentiate(at: Pixels, x: Tensor, scratch: Tensor) -> None:
+            block_labels = torch.where(valid_rows[at], labels[at], len(x))
+            factor = grad_of_label.index_select(0, block_labels)
+            if weight is not None:
+                factor = factor * weight[at]
+            residual = _softmax_minus_one_hot(x, block_labels, scratch)
+            torch.mul(residual, factor, out=grad[at[0], :, at[1]])
+
+        map_row_blocks(differentiate, rows)
         return from_rows(grad, logits), None, None, None
 
 
@@ -139,73 +147,87 @@ class _ResizedClassNllSums(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, align_corners: bool
     ) -> tuple[Tensor, ...]:
-        totals = _Totals(logits)
-        with _exact_arithmetic(logits.device):
-            for tile in _tiles(logits, target.shape, align_corners):
-                labels = torch.where(valid[tile.at], target[tile.at], totals.num_classes)
-                totals.add(tile.upsampled(logits), labels.flatten(), tile.scratch)
+        def score(tile: _Tile, x: Tensor, scratch: Tensor) -> _Score:
+            labels = torch.where(valid[tile.at], target[tile.at], len(x))
+            return _score(tile.upsample(logits, out=x), labels.flatten(), scratch)
+
+        scores = _map_tiles(score, logits, target.shape, align_corners)
         ctx.save_for_backward(logits, target, valid)
         ctx.align_corners = align_corners
-        sums, counts = totals.results()
-        ctx.mark_non_differentiable(*counts)
-        return sums, *counts
+        return _results(ctx, [score for _, score in scores], logits)
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
         logits, target, valid = ctx.saved_tensors
-        grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
         grad_of_label = F.pad(grad_sums, (0, 1))
-        with _exact_arithmetic(logits.device):
-            for tile in _tiles(logits, target.shape, ctx.align_corners):
-                labels = torch.where(valid[tile.at], target[tile.at], logits.shape[1]).flatten()
-                residual = _softmax_minus_one_hot(tile.upsampled(logits), labels, tile.scratch)
-                tile.add_downsampled(residual.mul_(grad_of_label.index_select(0, labels)), grad)
+
+        def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
+            labels = torch.where(valid[tile.at], target[tile.at], len(x)).flatten()
+            residual = _softmax_minus_one_hot(tile.upsample(logits, out=x), labels, scratch)
+            return tile.downsample(residual.mul_(grad_of_label.index_select(0, labels)))
+
+        grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
+        # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
+        for tile, part in _map_tiles(differentiate, logits, target.shape, ctx.align_corners):
+            grad[tile.n, :, tile.rows.input, tile.columns.input] += part
         return grad.to(logits.dtype), None, None, None
 
 
-class _Totals:
-    """Running totals over blocks of pixels; class C collects the pixels that take no part."""
+class _Score(NamedTuple):
+    """What a block of pixels adds; class C collects the pixels that take no part.
 
-    def __init__(self, logits: Tensor) -> None:
-        self.num_classes = logits.shape[1]
-        self.dtype = compute_dtype(logits)
-        bins, device = self.num_classes + 1, logits.device
-        # Missed and hit pixels of each class are kept apart: one pass counts both.
-        self.sums = torch.zeros(bins, 2, dtype=torch.float64, device=device)
-        self.pixels = torch.zeros(bins, 2, dtype=torch.int64, device=device)
-        self.predicted = torch.zeros(bins, dtype=torch.int64, device=device)
+    The missed pixels of each class (first column) are kept apart from the hit ones (second), so
+    that one pass counts both.
+    """
 
-    def add(self, x: Tensor, labels: Tensor, scratch: Tensor, weight: Tensor | None = None) -> None:
-        """Count and score a block: x (C, k), labels (k,) with C for pixels that take no part."""
-        nll = _at_label(torch.log_softmax(x, 0, out=scratch), labels).neg_()
-        if weight is not None:
-            nll = nll * weight
-        bins = self._count_predictions(x, labels, scratch).add_(labels, alpha=2)
-        self.pixels.view(-1).scatter_add_(0, bins, torch.ones_like(bins))
-        self.sums.view(-1).index_add_(0, bins, nll.double())
+    sums: Tensor  # (C + 1, 2), float64
+    pixels: Tensor  # (C + 1, 2), int64
+    predicted: Tensor  # (C + 1,), int64
 
-    def _count_predictions(self, x: Tensor, labels: Tensor, scratch: Tensor) -> Tensor:
-        """Add up the predictions of the pixels that take part; return 1 where they are right."""
-        valid = labels < self.num_classes
-        if x.device.type == 'cpu':
-            # torch's argmax costs more than the rest of the block. Where no two classes share the
-            # top, those that equal it are the predictions; a NaN equals nothing.
-            top = torch.amax(x, 0)
-            is_top = torch.eq(x, top, out=scratch)
-            predicted = torch.mv(is_top, valid.to(x.dtype))
-            if predicted.sum() == valid.sum() and not top.sum().isnan():
-                self.predicted[:-1] += predicted.long()
-                return _at_label(is_top, labels).long()
-        prediction = x.max(0).indices
-        bins = torch.where(valid, prediction, self.num_classes)
-        self.predicted += count_labels(bins, self.num_classes + 1)
-        return (prediction == labels).long()
 
-    def results(self) -> tuple[Tensor, ClassCounts]:
-        pixels = self.pixels[:-1]
-        counts = ClassCounts(pixels.sum(1), pixels[:, 1].clone(), self.predicted[:-1])
-        return self.sums[:-1].sum(1).to(self.dtype), counts
+def _score(x: Tensor, labels: Tensor, scratch: Tensor, weight: Tensor | None = None) -> _Score:
+    """Score a block: x (C, k), labels (k,) with C for pixels that take no part."""
+    nll = _at_label(torch.log_softmax(x, 0, out=scratch), labels).neg_()
+    if weight is not None:
+        nll = nll * weight
+    hit, predicted = _predictions(x, labels, scratch)
+    bins = hit.long().add_(labels, alpha=2)
+    size = 2 * len(predicted)
+    sums = torch.zeros(size, dtype=torch.float64, device=x.device)
+    sums.index_add_(0, bins, nll.double())
+    return _Score(sums.view(-1, 2), count_labels(bins, size).view(-1, 2), predicted)
+
+
+def _predictions(x: Tensor, labels: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the largest of x is the label, and how many pixels that take part it is each class."""
+    num_classes = len(x)
+    valid = labels < num_classes
+    if x.device.type == 'cpu':
+        # torch's argmax costs more than the rest of the block. Where no two classes share the top,
+        # those that equal it are the predictions; a NaN equals nothing.
+        top = torch.amax(x, 0)
+        is_top = torch.eq(x, top, out=scratch)
+        predicted = torch.mv(is_top, valid.to(x.dtype))
+        if predicted.sum() == valid.sum() and not top.sum().isnan():
+            return _at_label(is_top, labels), F.pad(predicted.long(), (0, 1))
+    prediction = x.max(0).indices
+    bins = torch.where(valid, prediction, num_classes)
+    return prediction == labels, count_labels(bins, num_classes + 1)
+
+
+def _results(ctx: Any, scores: list[_Score], logits: Tensor) -> tuple[Tensor, ...]:
+    bins = logits.shape[1] + 1
+    sums = torch.zeros(bins, 2, dtype=torch.float64, device=logits.device)
+    pixels, predicted = sums.long(), sums[:, 0].long()
+    for score in scores:
+        sums += score.sums
+        pixels += score.pixels
+        predicted += score.predicted
+    sums, pixels, predicted = sums[:-1], pixels[:-1], predicted[:-1]
+    counts = ClassCounts(pixels.sum(1), pixels[:, 1].clone(), predicted)
+    ctx.mark_non_differentiable(*counts)
+    return sums.sum(1).to(compute_dtype(logits)), *counts
 
 
 def _at_label(x: Tensor, labels: Tensor) -> Tensor:
@@ -266,26 +288,98 @@ def empty_like(rows: Tensor) -> Tensor:
     return empty(rows.numel(), rows.dtype, rows.device).as_strided(rows.shape, strides)
 
 
-def _block_size(device: torch.device) -> int:
-    return CPU_BLOCK * torch.get_num_threads() if device.type == 'cpu' else DEVICE_BLOCK
+def map_row_blocks(work: Callable[[Pixels, Tensor, Tensor], Result], rows: Tensor) -> list[Result]:
+    """``work`` on the pixels of (N, C, pixels), block by block; results in the order of the blocks.
 
-
-def row_blocks(rows: Tensor) -> Iterator[tuple[tuple[int, slice], Tensor, Tensor]]:
-    """Blocks of the pixels of (N, C, pixels): index, (C, k) in the computing type, scratch."""
+    ``work`` gets the image and the pixels of its block, the logits (C, k) in the computing type,
+    and a tensor like them to write to.
+    """
     num_images, num_classes, num_pixels = rows.shape
-    length = max(_block_size(rows.device) // num_classes, 1)
+    length = max(min(_block_size(rows.device) // num_classes, num_pixels), 1)
     dtype = compute_dtype(rows)
     # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
     copies = rows.dtype != dtype or rows.stride(2) != 1
-    buffers = torch.empty(
-        1 + copies, num_classes * min(length, num_pixels), dtype=dtype, device=rows.device
-    )
-    for n in range(num_images):
-        for start in range(0, num_pixels, length):
-            pixels = slice(start, min(start + length, num_pixels))
+
+    def run(blocks: Iterator[Pixels]) -> Iterator[Result]:
+        buffers = torch.empty(1 + copies, num_classes * length, dtype=dtype, device=rows.device)
+        for n, pixels in blocks:
             x = rows[n, :, pixels]
             scratch, *copy = (b[: x.numel()].view(x.shape) for b in buffers)
-            yield (n, pixels), copy[0].copy_(x) if copies else x, scratch
+            yield work((n, pixels), copy[0].copy_(x) if copies else x, scratch)
+
+    starts = range(0, num_pixels, length)
+    blocks = [(n, slice(s, min(s + length, num_pixels))) for n in range(num_images) for s in starts]
+    return map_on_threads(run, blocks, rows.device)
+
+
+def _block_size(device: torch.device) -> int:
+    return CPU_BLOCK if device.type == 'cpu' else DEVICE_BLOCK
+
+
+def map_on_threads(
+    run: Callable[[Iterator[Item]], Iterator[Result]], items: list[Item], device: torch.device
+) -> list[Result]:
+    """Results of ``run`` over the items, on CPU on as many threads as torch uses.
+
+    A thread takes the next item when it has done the last. It works on an item alone, so that an
+    item stays in the cache of one core, and threads meet once, not at every operation.
+    """
+    results: list[Any] = [None] * len(items)
+    shared = iter(list(enumerate(items)))
+
+    def take() -> None:
+        current: list[int] = []
+
+        def taken() -> Iterator[Item]:
+            for i, item in shared:
+                current[:] = [i]
+                yield item
+
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for result in run(taken()):
+                results[current[0]] = result
+
+    num_threads = min(torch.get_num_threads(), len(items)) if device.type == 'cpu' else 1
+    with _full_precision():
+        if num_threads == 1:
+            take()
+        else:
+            pool = _pool(torch.get_num_threads())
+            for done in [pool.submit(take) for _ in range(num_threads)]:
+                done.result()
+    return results
+
+
+@lru_cache(maxsize=1)
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch's operations run on that thread alone."""
+    all_started = Barrier(num_threads)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        all_started.wait()
+
+    pool = ThreadPoolExecutor(num_threads, 'mmseg_recall')
+    for started in [pool.submit(start) for _ in range(num_threads)]:
+        started.result()
+    # The setting belongs to each thread, but is also what threads started later begin with.
+    torch.set_num_threads(num_threads)
+    return pool
+
+
+# A forked process has none of the threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Matrix products in full float32: they count, and they interpolate."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 class _Axis(NamedTuple):
@@ -323,52 +417,49 @@ class _Tile(NamedTuple):
     n: int
     rows: _Axis
     columns: _Axis
-    buffer: Tensor
-    scratch: Tensor
 
     @property
     def at(self) -> tuple[int, slice, slice]:
         return self.n, self.rows.output, self.columns.output
 
-    def upsampled(self, logits: Tensor) -> Tensor:
-        """Full-resolution logits of the tile, (C, pixels)."""
-        low = logits[self.n, :, self.rows.input, self.columns.input].to(self.buffer.dtype)
-        tall = torch.matmul(self.rows.weight, low).flatten(0, 1)
-        torch.mm(tall, self.columns.weight.t(), out=self.buffer.view(len(tall), -1))
-        return self.buffer
+    @property
+    def num_pixels(self) -> int:
+        return len(self.rows.weight) * len(self.columns.weight)
 
-    def add_downsampled(self, grad: Tensor, total: Tensor) -> None:
-        """Add what the gradient of the tile, (C, pixels), gives to the low resolution."""
+    def upsample(self, logits: Tensor, out: Tensor) -> Tensor:
+        """Full-resolution logits of the tile, (C, pixels), written to ``out``."""
+        low = logits[self.n, :, self.rows.input, self.columns.input].to(out.dtype)
+        tall = torch.matmul(self.rows.weight, low).flatten(0, 1)
+        torch.mm(tall, self.columns.weight.t(), out=out.view(len(tall), -1))
+        return out
+
+    def downsample(self, grad: Tensor) -> Tensor:
+        """What the gradient of the tile, (C, pixels), gives to the low resolution."""
         num_rows, num_columns = len(self.rows.weight), len(self.columns.weight)
         narrow = torch.mm(grad.view(-1, num_columns), self.columns.weight)
-        low = torch.matmul(self.rows.weight.t(), narrow.view(len(grad), num_rows, -1))
-        total[self.n, :, self.rows.input, self.columns.input] += low
+        return torch.matmul(self.rows.weight.t(), narrow.view(len(grad), num_rows, -1))
 
 
-def _tiles(logits: Tensor, size: torch.Size, align_corners: bool) -> Iterator[_Tile]:
-    """Tiles of the images of a target of size (N, H, W), always in the same order."""
+def _map_tiles(
+    work: Callable[[_Tile, Tensor, Tensor], Result],
+    logits: Tensor,
+    size: torch.Size,
+    align_corners: bool,
+) -> list[tuple[_Tile, Result]]:
+    """``work`` on every tile of a target of size (N, H, W), with two tensors (C, pixels) to use."""
     num_classes, (height, width) = logits.shape[1], size[1:]
     dtype, device = compute_dtype(logits), logits.device
     num_columns = min(CPU_TILE_COLUMNS, width) if device.type == 'cpu' else width
     num_rows = min(max(_block_size(device) // (num_classes * num_columns), 1), height)
     rows = _axis(logits.shape[2], height, num_rows, align_corners, dtype, device)
     columns = _axis(logits.shape[3], width, num_columns, align_corners, dtype, device)
-    buffers = torch.empty(2, num_classes * num_rows * num_columns, dtype=dtype, device=device)
-    for n in range(len(logits)):
-        for row in rows:
-            for column in columns:
-                shape = num_classes, len(row.weight) * len(column.weight)
-                buffer, scratch = (b[: shape[0] * shape[1]].view(shape) for b in buffers)
-                yield _Tile(n, row, column, buffer, scratch)
+    tiles = [_Tile(n, row, column) for n in range(size[0]) for row in rows for column in columns]
 
+    def run(tiles: Iterator[_Tile]) -> Iterator[tuple[_Tile, Result]]:
+        buffers = torch.empty(2, num_classes * num_rows * num_columns, dtype=dtype, device=device)
+        for tile in tiles:
+            shape = num_classes, tile.num_pixels
+            x, scratch = (b[: shape[0] * shape[1]].view(shape) for b in buffers)
+            yield tile, work(tile, x, scratch)
 
-@contextmanager
-def _exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autocast, and matrix products in full float32: they count, and they interpolate."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('highest')
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    return map_on_threads(run, tiles, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from .fused import (
     empty,
     empty_like,
     from_rows,
+    map_on_threads,
+    map_row_blocks,
     pixel_rows,
     refuse_double_backward,
-    row_blocks,
 )
 
 
@@ -88,14 +90,18 @@ class _LovaszSoftmax(torch.autograd.Function):
         labels = labels.flatten()
         present = torch.bincount(labels, minlength=num_classes + 1)[:-1].nonzero()
         present, labels = present.flatten().tolist(), labels.int()
+
         # The gradient with respect to p takes the place of the errors, class by class.
-        for c, row in enumerate(errors):
-            if c in present:
-                index, ranked, slope = _ranked_slopes(row, labels == c)
-                total += torch.dot(ranked, slope.abs()) / len(present)
-                row.zero_().scatter_(0, index, slope.div_(len(present)))
-            else:
-                row.zero_()
+        def score(classes: Iterator[int]) -> Iterator[Tensor]:
+            for c in classes:
+                index, ranked, slope = _ranked_slopes(errors[c], labels == c)
+                errors[c].zero_().scatter_(0, index, slope / len(present))
+                yield torch.dot(ranked, slope.abs()) / len(present)
+
+        for part in map_on_threads(score, present, logits.device):
+            total += part
+        for c in set(range(num_classes)).difference(present):
+            errors[c].zero_()
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(_through_softmax(logits, errors))
         return total
@@ -113,12 +119,15 @@ def _class_errors(logits: Tensor, labels: Tensor) -> Tensor:
     num_images, num_classes, num_pixels = rows.shape
     errors = empty(rows.numel(), compute_dtype(logits), logits.device)
     errors = errors.view(num_classes, num_images, num_pixels)
-    for (n, pixels), x, p in row_blocks(rows):
+
+    def score(at: tuple[int, slice], x: Tensor, p: Tensor) -> None:
         torch.softmax(x, 0, out=p)
-        index = labels[n, pixels].clamp(max=num_classes - 1).unsqueeze(0)
+        index = labels[at].clamp(max=num_classes - 1).unsqueeze(0)
         # The sum of the others has the digits of 1 - p that a subtraction loses near p = 1.
         p.scatter_(0, index, 0.0).scatter_(0, index, p.sum(0, keepdim=True))
-        errors[:, n, pixels] = p.masked_fill_(labels[n, pixels] == num_classes, -1.0)
+        errors[:, at[0], at[1]] = p.masked_fill_(labels[at] == num_classes, -1.0)
+
+    map_row_blocks(score, rows)
     return errors.flatten(1)
 
 
@@ -127,10 +136,13 @@ def _through_softmax(logits: Tensor, grad_p: Tensor) -> Tensor:
     rows = as_rows(logits)
     grad_p = grad_p.view(rows.shape[1], rows.shape[0], rows.shape[2])
     grad = empty_like(rows)
-    for (n, pixels), x, p in row_blocks(rows):
+
+    def differentiate(at: tuple[int, slice], x: Tensor, p: Tensor) -> None:
         torch.softmax(x, 0, out=p)
-        grad_block = grad_p[:, n, pixels]
-        torch.mul(p, grad_block - (p * grad_block).sum(0), out=grad[n, :, pixels])
+        block = grad_p[:, at[0], at[1]]
+        torch.mul(p, block - (p * block).sum(0), out=grad[at[0], :, at[1]])
+
+    map_row_blocks(differentiate, rows)
     return from_rows(grad, logits)
 
 
