@@ -221,6 +221,10 @@ def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
     """Test the checkpoint that the rule names; its path."""
     find = W.last_checkpoint if plan.checkpoint == 'last' else W.best_checkpoint
     checkpoint = find(work_dir)
+    if checkpoint is None:
+        raise ValueError(
+            f'{work_dir} has no {plan.checkpoint} checkpoint; remove it to train again'
+        )
     cfg = Config.fromstring(plan.config, '.py')
     evaluators = cfg.test_evaluator
     place = 'test_evaluator'

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import statistics
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ def attempts(work_dir: Path) -> list[Path]:
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """The newest whole checkpoint, from which training resumes; None if there is none."""
-    pointer = work_dir / 'last_checkpoint'
-    if not pointer.is_file():
-        return None
-    # The pointer may hold the path on the machine where it was written.
-    path = work_dir / Path(pointer.read_text().strip()).name
-    return path if path.is_file() else None
+    """The newest whole checkpoint, from which training resumes; None if there is none.
+
+    mmengine's pointer ``last_checkpoint`` is not asked: a run killed while it writes the pointer
+    leaves it empty.
+    """
+    found = [p for p in work_dir.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+\.pth', p.name)]
+    # torch's file ends with the directory of a zip archive, so a half-written one has none.
+    whole = [path for path in found if zipfile.is_zipfile(path)]
+    return max(whole, key=checkpoint_step, default=None)
 
 
 def best_checkpoint(work_dir: Path) -> Path | None:

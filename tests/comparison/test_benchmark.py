@@ -108,6 +108,17 @@ def test_a_failed_run_resumes_from_its_last_checkpoint(tmp_path):
     assert curves['iterations'] == list(range(1, 31))
 
 
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    (tmp_path / 'misbehave').write_text('fail')
+    benchmark.run_all([plan()], tmp_path)
+    (tmp_path / 'misbehave').unlink()
+    whole = tmp_path / 'recall' / 'iter_10.pth'
+    (tmp_path / 'recall' / 'iter_20.pth').write_bytes(whole.read_bytes()[:-1])
+    assert benchmark.run_all([plan()], tmp_path) == {}
+    second = tmp_path / 'recall' / '20260101_000001' / 'vis_data' / 'scalars.json'
+    assert json.loads(second.read_text().splitlines()[0])['step'] == 11
+
+
 def test_a_changed_config_is_refused_before_anything_runs(tmp_path):
     benchmark.run_all([plan()], tmp_path)
     changed = plan(config=CONFIG.format(loss='OHEMLoss'))
