@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from .summary import Comparison, Loss
@@ -37,6 +38,8 @@ OTHER_COLOURS = (
     '#8c6d9e',
     '#6f7f2f',
 )
+# Seen on white and on dark alike, which a ramp through yellow is not.
+RAMP = ('#b3202f', '#e05a4e', '#e08a00', '#5d9732', '#1f9e89', '#2f81c7', '#7a5bd0')
 MARKERS = 'osD^vPX<>*hpd'
 
 STYLE = {
@@ -257,7 +260,8 @@ def weight_curves(comparison: Comparison, name: str) -> Plot | None:
             with np.errstate(divide='ignore', invalid='ignore'):
                 curves['ratio recall / focal'] = (steps, recall / focal)
     order = _extremes(comparison)
-    colours = matplotlib.colormaps['turbo'](np.linspace(0.92, 0.1, len(order)))
+    ramp = LinearSegmentedColormap.from_list('rare to frequent', RAMP)
+    colours = ramp(np.linspace(0, 1, len(order)))
     figure, axes = _subplots(1, len(curves), 2.6 * len(curves) + 0.4, 3.6)
     for axis, (title, (steps, values)) in zip(axes.flat, curves.items(), strict=True):
         for colour, c in zip(colours, order, strict=True):
@@ -265,16 +269,20 @@ def weight_curves(comparison: Comparison, name: str) -> Plot | None:
             axis.plot(steps, values[:, c], color=colour, linewidth=1.3, label=label)
         axis.set_title(title, loc='left')
         axis.set_xlabel('iteration')
+    meaning = ''
     if 'ratio recall / focal' in curves:
         axes.flat[-1].axhline(1, color=INK, linewidth=0.8)
+        meaning = (
+            ' Above 1 in the ratio, recall loss gives a class more of its attention than focal '
+            'loss does.'
+        )
     figure.legend(loc='outside lower center', ncols=4)
     return _plot(
         figure,
         name,
         'Class weights over the iterations, normalised to sum 1 over the classes, mean over '
         f'seeds, smoothed over {SMOOTHING_SHARE:.0%} of the run; rare classes warm, frequent '
-        'ones cool. Above 1 in the ratio, recall loss gives a class more of its attention than '
-        'focal loss does.',
+        f'ones cool.{meaning}',
         'Line plots over iterations, a line a class: ' + ', '.join(curves) + '.',
     )
 
