@@ -80,17 +80,22 @@ def speed_and_memory(lines: list[dict[str, Any]]) -> tuple[float | None, float |
     return (statistics.median(times) if times else None), (max(memory) if memory else None)
 
 
-def weight_curves(lines: list[dict[str, Any]], head: str = 'decode_head') -> dict[str, Any] | None:
-    """What ClassWeightHook logged of a head, as curves over iterations.
+def weight_curves(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What ClassWeightHook logged of the decode head, as curves over iterations.
 
     Returns:
         ``{'iterations': [...], 'weight': {class: [...]}, 'recall': ..., 'pixel_share': ...}``
         with None where a class was absent, 4 significant digits; None if it logged nothing. What
         a killed run logged after its last checkpoint is replaced by what the resumed one did.
     """
-    logged = {line['step']: line for line in lines if any(k.startswith(f'{head}/') for k in line)}
-    if not logged:
+    heads = {
+        k.split('/')[0] for line in lines for k in line if re.match('decode_head.*/weight/', k)
+    }
+    if not heads:
         return None
+    # The first, if a head has several losses that weigh classes.
+    head = min(heads)
+    logged = {line['step']: line for line in lines if any(k.startswith(f'{head}/') for k in line)}
     steps = sorted(logged)
     curves: dict[str, Any] = {'iterations': steps}
     for key in logged[steps[-1]]:

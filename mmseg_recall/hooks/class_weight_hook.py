@@ -52,7 +52,8 @@ class ClassWeightHook(Hook):
             self.interval = next(h.interval for h in runner.hooks if isinstance(h, LoggerHook))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.losses = {
-            path.removesuffix('.loss_decode'): module
+            # One of several losses of a head, a ModuleList, is 'decode_head.1'.
+            path.replace('.loss_decode', ''): module
             for path, module in model.named_modules()
             if isinstance(module, (ClassWeightedLoss, SoftmaxFocalLoss))
         }

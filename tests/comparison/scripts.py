@@ -53,13 +53,15 @@ def train() -> None:
             if step % 10 == 0:
                 # As torch writes them: an archive.
                 zipfile.ZipFile(work_dir / f'iter_{step}.pth', 'w').close()
+            if step == 20:
+                zipfile.ZipFile(work_dir / 'best_mIoU_iter_20.pth', 'w').close()
 
 
 def test() -> None:
     work_dir = Path(option('--work-dir'))
     attempt = start(work_dir)
     given = dict(text.split('=', 1) for text in sys.argv[sys.argv.index('--cfg-options') + 1 :])
-    assert Path(sys.argv[2]).name == 'iter_30.pth'
+    assert Path(sys.argv[2]).is_file()
     label = np.array([[90, 10], [80, 20]])
     np.savez(
         given['test_evaluator.areas_file'],

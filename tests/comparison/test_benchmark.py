@@ -127,6 +127,11 @@ def test_a_changed_config_is_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / 'new').exists()
 
 
+def test_the_best_checkpoint_is_tested_where_that_is_the_rule(tmp_path):
+    benchmark.run_all([plan(checkpoint='best')], tmp_path)
+    assert read_record(tmp_path / 'recall.json')['checkpoint'] == {'rule': 'best', 'step': 20}
+
+
 def test_another_checkpoint_rule_is_refused(tmp_path):
     benchmark.run_all([plan()], tmp_path)
     with pytest.raises(ValueError, match='checkpoint rule'):

@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmseg_recall.comparison.work_dir import weight_curves
 from mmseg_recall.hooks.class_weight_hook import class_scalars, focal_class_weight
 from mmseg_recall.losses.performance_balanced import RecallLoss, SoftmaxFocalLoss
 
@@ -42,25 +43,31 @@ class Images(Dataset):
 class Segmentor(BaseModel):
     """One convolution, heads with a loss each, placed as mmseg places them."""
 
-    def __init__(self, **losses: dict) -> None:
+    def __init__(self, **losses: dict | list[dict]) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.conv = nn.Conv2d(2, len(CLASSES), 1)
         for head, loss in losses.items():
             module = nn.Module()
-            module.loss_decode = MODELS.build(loss)
+            several = isinstance(loss, list)
+            built = [MODELS.build(one) for one in (loss if several else [loss])]
+            module.loss_decode = nn.ModuleList(built) if several else built[0]
             self.add_module(head, module)
         self.heads = list(losses)
 
     def forward(self, inputs: Tensor, target: Tensor, mode: str) -> dict[str, Tensor]:
         logits = self.conv(inputs)
-        return {
-            f'loss_{head}': getattr(self, head).loss_decode(logits, target, ignore_index=255)
-            for head in self.heads
-        }
+        losses = {}
+        for head in self.heads:
+            own = getattr(self, head).loss_decode
+            for i, loss in enumerate(own if isinstance(own, nn.ModuleList) else [own]):
+                losses[f'loss_{head}_{i}'] = loss(logits, target, ignore_index=255)
+        return losses
 
 
-def train(work_dir: Path, iterations: int = 4, hook: dict | None = None, **losses: dict) -> list:
+def train(
+    work_dir: Path, iterations: int = 4, hook: dict | None = None, **losses: dict | list
+) -> list:
     """Lines of scalars.json with anything that the hook logged, and the final model."""
     runner = Runner(
         Segmentor(**losses),
@@ -142,6 +149,15 @@ def test_each_head_is_logged_and_a_loss_that_is_not_ours_is_left_alone(tmp_path)
     assert {key.split('/')[0] for key in lines[0]} == {'decode_head', 'auxiliary_head', 'step'}
     weights = [lines[0][f'auxiliary_head/weight/{name}'] for name in CLASSES[:2]]
     assert weights == pytest.approx([9 / (3 * 6), 9 / (3 * 2)])
+
+
+def test_one_of_several_losses_of_a_head_is_logged_by_its_place(tmp_path):
+    both = [dict(type='CrossEntropyLoss', avg_non_ignore=True), dict(type='RecallLoss')]
+    lines = train(tmp_path, decode_head=both)
+    assert {key.split('/')[0] for key in lines[0]} == {'decode_head.1', 'step'}
+    assert weight_curves(lines)['weight']['road'] == pytest.approx(
+        [line['decode_head.1/weight/road'] for line in lines], rel=1e-3
+    )
 
 
 def test_without_a_loss_of_ours_nothing_is_logged(tmp_path):
