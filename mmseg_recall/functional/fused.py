@@ -367,8 +367,9 @@ def _pool(num_threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-# A forked process has none of the threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, 'register_at_fork'):
+    # A forked process has none of the threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -191,6 +192,39 @@ def test_compiles_without_a_graph_break() -> None:
     logits, target = random_problem((1, 8, 8), 3, dtype=torch.float32)
     compiled = torch.compile(class_nll_sums, fullgraph=True, backend='aot_eager')
     torch.testing.assert_close(compiled(logits, target)[0], class_nll_sums(logits, target)[0])
+
+
+def test_threads_change_neither_numbers_nor_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, target = random_problem((2, 40, 40), 5, dtype=torch.float32)
+    monkeypatch.setattr(fused, 'CPU_BLOCK', 500)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = scores(logits, target, torch.ones(5), impl='fused')
+        torch.set_num_threads(3)
+        together, again = (scores(logits, target, torch.ones(5), impl='fused') for _ in range(2))
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:  # a thread that starts later
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together[0], again[0]) and torch.equal(together[2], again[2])
+    torch.testing.assert_close(together[0], alone[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(together[2], alone[2], rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(alone[1], together[1], strict=True))
+
+
+def test_an_error_in_a_block_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, target = random_problem((2, 40, 40), 5, dtype=torch.float32)
+    monkeypatch.setattr(fused, 'CPU_BLOCK', 500)
+    monkeypatch.setattr(fused, '_score', lambda *_: 1 / 0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ZeroDivisionError):
+            class_nll_sums(logits, target, impl='fused')
+    finally:
+        torch.set_num_threads(before)
 
 
 SIZES = [
