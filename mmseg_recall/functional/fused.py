@@ -11,33 +11,32 @@ logits nor their gradient ever exist.
 
 from __future__ import annotations
 
-import mmap
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import lru_cache
-from threading import Barrier
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocks import (
+    Pixels,
+    Result,
+    as_rows,
+    block_size,
+    empty_like,
+    from_rows,
+    map_on_threads,
+    map_row_blocks,
+    pixel_rows,
+    refuse_double_backward,
+)
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_labels
 
-# Elements of the logits in a block: what fits the cache of a core on CPU; elsewhere enough for
-# the launches not to matter.
-CPU_BLOCK = 2**18
-DEVICE_BLOCK = 2**24
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
 # for a matrix product.
 CPU_TILE_COLUMNS = 128
-
-Pixels = tuple[int, slice]  # of one image, and which of its pixels
-Item = TypeVar('Item')
-Result = TypeVar('Result')
 
 
 def fused_class_nll_sums(
@@ -242,147 +241,6 @@ def _softmax_minus_one_hot(x: Tensor, labels: Tensor, out: Tensor) -> Tensor:
     return out.scatter_add_(0, index, out.new_full((), -1.0).expand_as(index))
 
 
-def refuse_double_backward() -> None:
-    """Raise in a backward that is itself to be differentiated (``create_graph=True``)."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "the fused losses can be differentiated once only: use impl='plain', or a loss of "
-            'plain torch operations, where you need the gradient of a gradient (create_graph=True)'
-        )
-
-
-def as_rows(logits: Tensor) -> Tensor:
-    """(N, C, pixels), a view wherever strides allow; a plain (N, C) is one image of N pixels."""
-    return logits.t().unsqueeze(0) if logits.dim() == 2 else logits.flatten(2)
-
-
-def pixel_rows(image: Tensor | None) -> Tensor | None:
-    """The same for a tensor with one number a pixel: (N, pixels)."""
-    if image is None:
-        return None
-    return image.unsqueeze(0) if image.dim() == 1 else image.flatten(1)
-
-
-def from_rows(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.squeeze(0).t() if like.dim() == 2 else rows.view(like.shape)
-
-
-def empty(num_elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """torch.empty of one dimension, in huge pages where the system has them.
-
-    A large fresh tensor on CPU costs a page fault every 4 KiB when it is first written, which takes
-    longer than the backward that writes it.
-    """
-    num_bytes = num_elements * dtype.itemsize
-    if device.type != 'cpu' or num_bytes < 2**22 or not hasattr(mmap, 'MADV_HUGEPAGE'):
-        return torch.empty(num_elements, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages refuses; the memory is good all the same
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype)
-
-
-def empty_like(rows: Tensor) -> Tensor:
-    """torch.empty_like, from :func:`empty`."""
-    strides = torch.empty_like(rows, device='meta').stride()
-    return empty(rows.numel(), rows.dtype, rows.device).as_strided(rows.shape, strides)
-
-
-def map_row_blocks(work: Callable[[Pixels, Tensor, Tensor], Result], rows: Tensor) -> list[Result]:
-    """``work`` on the pixels of (N, C, pixels), block by block; results in the order of the blocks.
-
-    ``work`` gets the image and the pixels of its block, the logits (C, k) in the computing type,
-    and a tensor like them to write to.
-    """
-    num_images, num_classes, num_pixels = rows.shape
-    length = max(min(_block_size(rows.device) // num_classes, num_pixels), 1)
-    dtype = compute_dtype(rows)
-    # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
-    copies = rows.dtype != dtype or rows.stride(2) != 1
-
-    def run(blocks: Iterator[Pixels]) -> Iterator[Result]:
-        buffers = torch.empty(1 + copies, num_classes * length, dtype=dtype, device=rows.device)
-        for n, pixels in blocks:
-            x = rows[n, :, pixels]
-            scratch, *copy = (b[: x.numel()].view(x.shape) for b in buffers)
-            yield work((n, pixels), copy[0].copy_(x) if copies else x, scratch)
-
-    starts = range(0, num_pixels, length)
-    blocks = [(n, slice(s, min(s + length, num_pixels))) for n in range(num_images) for s in starts]
-    return map_on_threads(run, blocks, rows.device)
-
-
-def _block_size(device: torch.device) -> int:
-    return CPU_BLOCK if device.type == 'cpu' else DEVICE_BLOCK
-
-
-def map_on_threads(
-    run: Callable[[Iterator[Item]], Iterator[Result]], items: list[Item], device: torch.device
-) -> list[Result]:
-    """Results of ``run`` over the items, on CPU on as many threads as torch uses.
-
-    A thread takes the next item when it has done the last. It works on an item alone, so that an
-    item stays in the cache of one core, and threads meet once, not at every operation.
-    """
-    results: list[Any] = [None] * len(items)
-    shared = iter(list(enumerate(items)))
-
-    def take() -> None:
-        current: list[int] = []
-
-        def taken() -> Iterator[Item]:
-            for i, item in shared:
-                current[:] = [i]
-                yield item
-
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for result in run(taken()):
-                results[current[0]] = result
-
-    num_threads = min(torch.get_num_threads(), len(items)) if device.type == 'cpu' else 1
-    with _full_precision():
-        if num_threads == 1:
-            take()
-        else:
-            pool = _pool(torch.get_num_threads())
-            for done in [pool.submit(take) for _ in range(num_threads)]:
-                done.result()
-    return results
-
-
-@lru_cache(maxsize=1)
-def _pool(num_threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch's operations run on that thread alone."""
-    all_started = Barrier(num_threads)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        all_started.wait()
-
-    pool = ThreadPoolExecutor(num_threads, 'mmseg_recall')
-    for started in [pool.submit(start) for _ in range(num_threads)]:
-        started.result()
-    # The setting belongs to each thread, but is also what threads started later begin with.
-    torch.set_num_threads(num_threads)
-    return pool
-
-
-if hasattr(os, 'register_at_fork'):
-    # A forked process has none of the threads.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Matrix products in full float32: they count, and they interpolate."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('highest')
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-
-
 class _Axis(NamedTuple):
     """Bilinear resizing along one axis: what each stretch of the output takes from the input."""
 
@@ -451,16 +309,19 @@ def _map_tiles(
     num_classes, (height, width) = logits.shape[1], size[1:]
     dtype, device = compute_dtype(logits), logits.device
     num_columns = min(CPU_TILE_COLUMNS, width) if device.type == 'cpu' else width
-    num_rows = min(max(_block_size(device) // (num_classes * num_columns), 1), height)
+    num_rows = min(max(block_size(device) // (num_classes * num_columns), 1), height)
     rows = _axis(logits.shape[2], height, num_rows, align_corners, dtype, device)
     columns = _axis(logits.shape[3], width, num_columns, align_corners, dtype, device)
     tiles = [_Tile(n, row, column) for n in range(size[0]) for row in rows for column in columns]
 
-    def run(tiles: Iterator[_Tile]) -> Iterator[tuple[_Tile, Result]]:
+    def start() -> Callable[[_Tile], tuple[_Tile, Result]]:
         buffers = torch.empty(2, num_classes * num_rows * num_columns, dtype=dtype, device=device)
-        for tile in tiles:
+
+        def on_tile(tile: _Tile) -> tuple[_Tile, Result]:
             shape = num_classes, tile.num_pixels
             x, scratch = (b[: shape[0] * shape[1]].view(shape) for b in buffers)
-            yield tile, work(tile, x, scratch)
+            return tile, work(tile, x, scratch)
 
-    return map_on_threads(run, tiles, device)
+        return on_tile
+
+    return map_on_threads(start, tiles, device)

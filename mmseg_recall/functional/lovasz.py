@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_shapes, compute_dtype, valid_pixels
-from .fused import (
+from .blocks import (
     as_rows,
     empty,
     empty_like,
@@ -20,6 +18,7 @@ from .fused import (
     pixel_rows,
     refuse_double_backward,
 )
+from .checks import check_shapes, compute_dtype, valid_pixels
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor, *, ignore_index: int | None = 255) -> Tensor:
@@ -92,13 +91,12 @@ class _LovaszSoftmax(torch.autograd.Function):
         present, labels = present.flatten().tolist(), labels.int()
 
         # The gradient with respect to p takes the place of the errors, class by class.
-        def score(classes: Iterator[int]) -> Iterator[Tensor]:
-            for c in classes:
-                index, ranked, slope = _ranked_slopes(errors[c], labels == c)
-                errors[c].zero_().scatter_(0, index, slope / len(present))
-                yield torch.dot(ranked, slope.abs()) / len(present)
+        def score(c: int) -> Tensor:
+            index, ranked, slope = _ranked_slopes(errors[c], labels == c)
+            errors[c].zero_().scatter_(0, index, slope / len(present))
+            return torch.dot(ranked, slope.abs()) / len(present)
 
-        for part in map_on_threads(score, present, logits.device):
+        for part in map_on_threads(lambda: score, present, logits.device):
             total += part
         for c in set(range(num_classes)).difference(present):
             errors[c].zero_()
