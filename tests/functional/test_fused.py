@@ -152,13 +152,13 @@ def test_double_backward_says_so() -> None:
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'width_first'])
 def test_large_gradients_keep_the_layout(layout: str) -> None:
-    logits, target = random_problem((2, 260, 260), 9, dtype=torch.float32)
-    assert logits.nbytes >= 2**22  # from here on the gradient lies in huge pages
+    logits, target = random_problem((2, 490, 490), 19, dtype=torch.float32)
+    assert logits.nbytes >= 2**25  # from here on the gradient lies in huge pages
     if layout == 'channels_last':
         logits = logits.contiguous(memory_format=torch.channels_last)
     if layout == 'width_first':
         logits = logits.transpose(2, 3).contiguous().transpose(2, 3)
-    got, want = (scores(logits, target, torch.arange(9.0), impl=i)[2] for i in ('fused', 'plain'))
+    got, want = (scores(logits, target, torch.arange(19.0), impl=i)[2] for i in ('fused', 'plain'))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
     if layout != 'width_first':
         assert got.stride() == logits.stride()
