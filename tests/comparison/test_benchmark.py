@@ -164,6 +164,9 @@ def test_jobs_share_the_cores(tmp_path, monkeypatch):
 
 
 RUN = """
+import signal
+# A shell without job control starts what runs in the background deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest
 from pathlib import Path
 from tests.comparison import test_benchmark as t
