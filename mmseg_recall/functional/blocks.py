@@ -18,7 +18,7 @@ from .checks import compute_dtype
 
 # Elements of the logits in a block: what fits the cache of a core on CPU; elsewhere enough for
 # the launches not to matter.
-CPU_BLOCK = 2**18
+CPU_BLOCK = 2**19
 DEVICE_BLOCK = 2**24
 
 Pixels = tuple[int, slice]  # of one image, and which of its pixels
