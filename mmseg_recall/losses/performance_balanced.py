@@ -194,7 +194,8 @@ class SoftmaxFocalLoss(SegmentationLoss):
         self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
     ) -> Tensor:
         nll, valid = checked_pixel_nll(logits, target, ignore_index)
-        losses = focal_modulation(nll, self.gamma)
+        # A power of gamma multiplies the rounding of its base: one number a pixel, in float64.
+        losses = focal_modulation(nll.double(), self.gamma).to(nll.dtype)
         if pixel_weight is not None:
             losses = losses * pixel_weight
         num_pixels, world_size = valid.sum(), 1
