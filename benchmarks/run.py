@@ -353,21 +353,22 @@ def targets(results: list[dict[str, Any]]) -> str:
     by_row = {(r['group'], r['shape'], r['row']): r for r in results}
 
     def ratio(group: str, shape: str, row: str, base: str, key: str) -> float | None:
+        # Both are medians of ratios to the group's baseline within a round.
         over, under = by_row.get((group, shape, row)), by_row.get((group, shape, base))
         return float(over[key]) / float(under[key]) if over and under else None
 
-    both = 'forward+backward ms'
+    both = 'forward+backward ratio'
     others = [
         name for name in available_losses() if name not in ('RecallLoss', 'LovaszSoftmaxLoss')
     ]
     wanted = [
         ('RecallLoss / F.cross_entropy', 0.6, 'loss', 'RecallLoss', CE, both),
-        ('its peak memory', 0.5, 'loss', 'RecallLoss', CE, 'peak MiB'),
+        ('its peak memory', 0.5, 'loss', 'RecallLoss', CE, 'peak ratio'),
         ('fused / stock tail', 0.25, 'tail', 'fused, RecallLoss', STOCK_TAIL, both),
-        ('its peak memory', 0.1, 'tail', 'fused, RecallLoss', STOCK_TAIL, 'peak MiB'),
+        ('its peak memory', 0.1, 'tail', 'fused, RecallLoss', STOCK_TAIL, 'peak ratio'),
         *(
             (f'LovaszSoftmaxLoss / mmseg, {w}', 0.3, 'loss', 'LovaszSoftmaxLoss',
-             'mmseg LovaszLoss', f'{w} ms')
+             'mmseg LovaszLoss', f'{w} ratio')
             for w in ('forward', 'forward+backward')
         ),
         *((f'{name} / F.cross_entropy', 1.5, 'loss', name, CE, both) for name in sorted(others)),
