@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -51,10 +52,20 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], description: st
     if workers <= 1:
         yield from progress(map(function, items))
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=_process_context()) as pool:
         try:
             # Chunks spare most of the hand-over, and stay small enough for a lively bar.
             chunk = max(1, min(16, len(items) // (4 * workers)))
             yield from progress(pool.map(function, items, chunksize=chunk))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _process_context() -> multiprocessing.context.BaseContext:
+    # Not plain fork: a copy of a process whose OpenCV or OpenMP has started threads deadlocks.
+    if 'forkserver' not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    # Imported once, in the server, instead of once in each worker.
+    context.set_forkserver_preload([__package__])
+    return context
