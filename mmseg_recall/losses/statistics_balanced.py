@@ -29,15 +29,22 @@ class StatisticsBalancedLoss(ClassWeightedLoss):
     Args:
         class_counts: Pixels of each class in the training set: a list, or the path of the JSON
             file that ``tools/class_statistics.py CONFIG`` writes. Required.
+        num_classes: C, to refuse counts of another length at once instead of at the first batch;
+            LossRunner gives that of the head.
         kwargs: Of :class:`ClassWeightedLoss` and :class:`SegmentationLoss`.
 
     Raises:
-        ValueError: No counts, counts that are negative, not finite or all zero; at the first
-            batch, counts for another number of classes than the logits have.
+        ValueError: No counts, counts that are negative, not finite or all zero, or not
+            ``num_classes`` many; at the first batch, not as many as the logits have classes.
         FileNotFoundError: No such file; the message is the command that writes it.
     """
 
-    def __init__(self, class_counts: ClassCountsSource = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        class_counts: ClassCountsSource = None,
+        num_classes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if class_counts is None:
             raise ValueError(
@@ -48,19 +55,24 @@ class StatisticsBalancedLoss(ClassWeightedLoss):
         self.source = class_counts if isinstance(class_counts, (str, Path)) else 'the list given'
         weight = self.static_weight(load_class_counts(class_counts))
         self.register_buffer('weight', weight, persistent=False)
+        if num_classes is not None:
+            self._check_length(num_classes, 'num_classes is')
 
     def static_weight(self, pixels: Tensor) -> Tensor:
         """Weight of each class, (C,), from the pixels of each class, (C,) float64."""
         raise NotImplementedError
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
-        if len(self.weight) != len(counts.pixels):
+        self._check_length(len(counts.pixels), 'the logits have')
+        return self.weight
+
+    def _check_length(self, num_classes: int, which: str) -> None:
+        if len(self.weight) != num_classes:
             raise ValueError(
                 f'class_counts of {type(self).__name__} ({self.source}) has {len(self.weight)} '
-                f'classes, the logits have {len(counts.pixels)}. Run '
+                f'classes, {which} {num_classes}. Run '
                 '`python tools/class_statistics.py CONFIG` for this data set'
             )
-        return self.weight
 
 
 @MODELS.register_module()

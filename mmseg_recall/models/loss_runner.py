@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
+from ..losses.statistics_balanced import StatisticsBalancedLoss
 from .fused_head import fuse_tails
 
 HEADS = ('decode_head', 'auxiliary_head')
@@ -59,6 +60,9 @@ def swap_loss(cfg: Config) -> Config:
             for loss in losses if isinstance(losses, list) else [losses]:
                 if _is_replaceable(loss, new_loss):
                     _replace(loss, new_loss)
+                    # Counts of another data set are then refused when the model is built.
+                    if issubclass(_loss_class(loss), StatisticsBalancedLoss):
+                        loss['num_classes'] = head.get('num_classes')
                     swapped += 1
     if not swapped:
         raise ValueError(

@@ -93,6 +93,13 @@ def test_class_counts_go_only_where_they_are_taken():
         assert swapped.model.decode_head.loss_decode.class_counts == expected
 
 
+def test_counts_of_another_data_set_are_refused_when_the_model_is_built():
+    cfg = config(loss=dict(type='ClassBalancedLoss'), class_counts=[1, 2, 3])
+    cfg.model.decode_head.update(in_channels=4, channels=4, num_convs=1, num_classes=5)
+    with pytest.raises(ValueError, match='3 classes, num_classes is 5'):
+        MODELS.build(swap_loss(cfg).model.decode_head)
+
+
 def test_any_registered_loss():
     loss = swap_loss(config(loss=dict(type='DiceLoss'))).model.decode_head.loss_decode
     assert isinstance(MODELS.build(loss), DiceLoss)

@@ -67,6 +67,9 @@ def test_counts_for_other_classes_name_both(cls: type) -> None:
     loss = cls(class_counts=[1, 2, 3])
     with pytest.raises(ValueError, match='3 classes, the logits have 4'):
         loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
+    with pytest.raises(ValueError, match='3 classes, num_classes is 4'):
+        cls(class_counts=[1, 2, 3], num_classes=4)
+    assert len(cls(class_counts=[1, 2, 3], num_classes=3).weight) == 3
 
 
 @STATISTICS_BALANCED
