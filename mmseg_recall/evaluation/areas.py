@@ -58,11 +58,6 @@ def f1(areas: Areas) -> np.ndarray:
     return _ratio(2 * areas.intersect, areas.predicted + areas.label)
 
 
-def overall_accuracy(areas: Areas) -> float:
-    """Share of all pixels that are predicted right; NaN without any."""
-    return float(_ratio(areas.intersect.sum(), areas.label.sum()))
-
-
 def mean(values: np.ndarray) -> float:
     """Mean over what is not NaN; NaN if all is."""
     known = values[~np.isnan(values)]
