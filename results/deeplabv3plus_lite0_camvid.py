@@ -1,6 +1,6 @@
-# DeepLabV3+ on the first four stages of EfficientNet-Lite0, for comparing losses on CamVid on a CPU:
+# DeepLabV3+ on the first four stages of EfficientNet-Lite0, to compare losses on CamVid on a CPU:
 # ImageNet weights that install from pip (tools/model_converters/efficientnet_lite0.py writes them)
-# and a schedule of 10 minutes on one core.
+# and a schedule of five minutes on one core.
 _base_ = [
     '../configs/_base_/datasets/camvid.py',
     '../configs/_base_/losses/ce.py',
@@ -46,10 +46,10 @@ model = dict(
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=5e-4))
 param_scheduler = [
-    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=600, by_epoch=False),
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=500, by_epoch=False),
 ]
 train_dataloader = dict(batch_size=4)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=600)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500)
 # The last checkpoint is tested, for every loss; nothing is chosen by validation.
 val_cfg = None
 val_dataloader = None
