@@ -2,5 +2,6 @@
 
 from .camvid import CamVidDataset
 from .synthia import SynthiaSeqsDataset
+from .virtual_kitti import VirtualKitti2Dataset
 
-__all__ = ['CamVidDataset', 'SynthiaSeqsDataset']
+__all__ = ['CamVidDataset', 'SynthiaSeqsDataset', 'VirtualKitti2Dataset']

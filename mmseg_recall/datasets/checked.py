@@ -1,4 +1,4 @@
-"""What both of the plugin's datasets check when they list their files."""
+"""What the plugin's datasets check when they list their files."""
 
 from __future__ import annotations
 

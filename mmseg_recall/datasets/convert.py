@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,11 @@ from .parallel import parallel_map
 
 
 class Pair(NamedTuple):
-    """A raw image with its raw label, and where they go: ``images/SPLIT/NAME`` and so on."""
+    """A raw image with its raw label, and where they go.
+
+    The image goes to ``images/SPLIT/NAME``, the label to ``annotations/SPLIT`` under the same name
+    with the suffix ``.png``.
+    """
 
     raw_image: Path
     raw_label: Path
@@ -30,7 +35,35 @@ class Pair(NamedTuple):
 
     def converted(self, folder: Path) -> tuple[Path, Path]:
         """Paths of the converted image and label in ``folder``."""
-        return tuple(folder / kind / self.split / self.name for kind in ('images', 'annotations'))
+        label = folder / 'annotations' / self.split / self.name
+        return folder / 'images' / self.split / self.name, label.with_suffix('.png')
+
+
+def split_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Split the frames of one view as the authors do.
+
+    The names are sorted, shuffled with seed 0, and cut: the first 70% are for training, the next
+    10% for validation, the rest for testing. The authors shuffle what ``glob`` returns, whose
+    order depends on the file system; sorting first makes the split the same everywhere.
+
+    Args:
+        names: File names of one view, in any order.
+
+    Returns:
+        Lists of names under ``'train'``, ``'val'`` and ``'test'``.
+
+    Example:
+        >>> split = split_names(f'{i:06d}.png' for i in range(787))
+        >>> [len(split[name]) for name in ('train', 'val', 'test')]
+        [550, 78, 159]
+
+    Source: the authors' loaders of SYNTHIA (8 views of 787 frames give the paper's 4400/624/1272)
+    and of Virtual KITTI 2.
+    """
+    names = sorted(names)
+    random.Random(0).shuffle(names)
+    train, val = int(0.7 * len(names)), int(0.1 * len(names))
+    return {'train': names[:train], 'val': names[train : train + val], 'test': names[train + val :]}
 
 
 ReadLabel = Callable[[Path], np.ndarray]
@@ -39,14 +72,14 @@ ReadLabel = Callable[[Path], np.ndarray]
 def convert_tree(
     pairs: Sequence[Pair], read_label: ReadLabel, out: str | Path, description: str
 ) -> None:
-    """Convert all pairs into ``out/{images,annotations}/SPLIT/*.png``, on all cores.
+    """Convert all pairs into ``out/{images,annotations}/SPLIT``, on all cores.
 
-    PNG images are hard-linked where the file system allows and copied where not; other images are
-    stored as PNG. ``out`` appears under its name only when it is complete, and a killed run is
-    completed by running it again.
+    Images whose new name keeps their suffix are hard-linked where the file system allows and
+    copied where not; others are stored as PNG. ``out`` appears under its name only when it is
+    complete, and a killed run is completed by running it again.
 
     Args:
-        pairs: What to convert; the names end in ``.png``.
+        pairs: What to convert; a new name ends in ``.png`` or as the raw image does.
         read_label: Picklable function from a raw label's path to ids, uint8, (height, width).
         out: Folder to make; absent or empty.
         description: Text before the progress bar.
@@ -85,7 +118,7 @@ def _convert_pair(pair: Pair, read_label: ReadLabel, folder: Path) -> None:
             f'and its image {width}x{height}'
         )
     write_atomically(label, encode_png(ids), pair.raw_label.stat().st_mtime_ns)
-    if pair.raw_image.suffix == '.png':
+    if pair.raw_image.suffix == image.suffix:
         link_or_copy(pair.raw_image, image)
     else:
         pixels = cv2.imdecode(np.fromfile(pair.raw_image, np.uint8), cv2.IMREAD_COLOR)

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from .convert import Pair, convert_tree
+from .convert import Pair, convert_tree, split_names
 from .files import image_header
 from .synthia import SYNTHIA_IDS
 
 SIDES = ('Stereo_Left', 'Stereo_Right')
 CAMERAS = ('Omni_B', 'Omni_F', 'Omni_L', 'Omni_R')
-
-
-def split_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Split the frames of one view as the authors do.
-
-    The names are sorted, shuffled with seed 0, and cut: the first 70% are for training, the next
-    10% for validation, the rest for testing. The authors shuffle what ``glob`` returns, whose
-    order depends on the file system; sorting first makes the split the same everywhere.
-
-    Args:
-        names: File names of one side and camera, in any order.
-
-    Returns:
-        Lists of names under ``'train'``, ``'val'`` and ``'test'``.
-
-    Example:
-        >>> split = split_names(f'{i:06d}.png' for i in range(787))
-        >>> [len(split[name]) for name in ('train', 'val', 'test')]
-        [550, 78, 159]
-
-    Source: the authors' SYNTHIA loader; 8 views of 787 frames give the paper's 4400/624/1272.
-    """
-    names = sorted(names)
-    random.Random(0).shuffle(names)
-    train, val = int(0.7 * len(names)), int(0.1 * len(names))
-    return {'train': names[:train], 'val': names[train : train + val], 'test': names[train + val :]}
 
 
 def find_pairs(raw: Path) -> list[Pair]:

@@ -9,7 +9,6 @@ from mmseg_recall.datasets.labels import check_samples
 from mmseg_recall.hooks import check_dataset as module
 
 from . import stubs
-from .test_convert_synthia import bad_damaged, bad_empty, bad_missing, bad_truncated
 
 NAME = 'rue à gauche.png'
 
@@ -57,10 +56,10 @@ def make(tmp_path):
 @pytest.mark.parametrize(
     ('spoil', 'error', 'words'),
     [
-        (bad_missing, FileNotFoundError, 'missing'),
-        (bad_truncated, ValueError, 'truncated'),
-        (bad_damaged, ValueError, 'damaged'),
-        (bad_empty, ValueError, '0 bytes'),
+        (stubs.missing, FileNotFoundError, 'missing'),
+        (stubs.truncated, ValueError, 'truncated'),
+        (stubs.damaged, ValueError, 'damaged'),
+        (stubs.empty, ValueError, '0 bytes'),
         (bad_size, ValueError, '20x16 pixels'),
         (bad_mode, ValueError, 'single-channel'),
         (bad_depth, ValueError, 'single-channel'),
@@ -77,7 +76,7 @@ def test_a_bad_label_is_named_before_training(tmp_path, split, spoil, error, wor
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize('spoil', [bad_missing, bad_truncated, bad_damaged, bad_empty])
+@pytest.mark.parametrize('spoil', [stubs.missing, stubs.truncated, stubs.damaged, stubs.empty])
 def test_a_bad_image_is_named_before_training(tmp_path, spoil):
     make(tmp_path)
     path = tmp_path / 'data' / 'images' / 'train' / NAME
@@ -91,7 +90,7 @@ def test_a_bad_image_is_named_before_training(tmp_path, spoil):
 def test_a_truncated_jpeg_is_named(tmp_path):
     path = stubs.write(tmp_path / 'a.jpg', np.zeros((64, 64, 3), np.uint8))
     assert image_header(path.read_bytes(), path) == ((64, 64), 'RGB')
-    stubs.truncate(path)
+    stubs.truncated(path)
     with pytest.raises(ValueError, match=r'a\.jpg: truncated'):
         image_header(path.read_bytes(), path)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from mmseg.registry import DATASETS
 
-from mmseg_recall.datasets import CamVidDataset, SynthiaSeqsDataset
+from mmseg_recall.datasets import CamVidDataset, SynthiaSeqsDataset, VirtualKitti2Dataset
 
 from . import stubs
 
@@ -14,6 +14,10 @@ CAMVID = [
     *('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign_symbol', 'fence', 'car'),
     *('pedestrian', 'bicyclist'),
 ]
+VIRTUAL_KITTI = [
+    *('terrain', 'sky', 'tree', 'vegetation', 'building', 'road', 'guard rail', 'traffic sign'),
+    *('traffic light', 'pole', 'misc', 'truck', 'car', 'van'),
+]
 
 
 def labels(config):
@@ -24,7 +28,8 @@ def labels(config):
 def test_class_names():
     assert list(SynthiaSeqsDataset.METAINFO['classes']) == PAPER
     assert list(CamVidDataset.METAINFO['classes']) == CAMVID
-    for dataset in (SynthiaSeqsDataset, CamVidDataset):
+    assert list(VirtualKitti2Dataset.METAINFO['classes']) == VIRTUAL_KITTI
+    for dataset in (SynthiaSeqsDataset, CamVidDataset, VirtualKitti2Dataset):
         palette = dataset.METAINFO['palette']
         assert len({tuple(colour) for colour in palette}) == len(dataset.METAINFO['classes'])
 
@@ -66,15 +71,18 @@ def test_unknown_arguments_are_refused():
         SynthiaSeqsDataset(metainfo=dict(classes=('tram',)), lazy_init=True)
 
 
-@pytest.mark.parametrize('type_', ['SynthiaSeqsDataset', 'CamVidDataset'])
-def test_files_are_checked_when_they_are_listed(tmp_path, type_):
+@pytest.mark.parametrize(
+    ('type_', 'suffix'),
+    [('SynthiaSeqsDataset', '.png'), ('CamVidDataset', '.png'), ('VirtualKitti2Dataset', '.jpg')],
+)
+def test_files_are_checked_when_they_are_listed(tmp_path, type_, suffix):
     config = stubs.dataset(type_, tmp_path)
     with pytest.raises(FileNotFoundError, match='dataset_converters'):
         DATASETS.build(config)
     (tmp_path / 'images' / 'train').mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match='dataset_converters'):
         DATASETS.build(config)
-    stubs.tree(tmp_path, {'train': 3}, count=11)
+    stubs.tree(tmp_path, {'train': 3}, 11, suffix)
     assert len(DATASETS.build(config)) == 3
     label = tmp_path / 'annotations' / 'train' / 'train1.png'
     label.write_bytes(b'')

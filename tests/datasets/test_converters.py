@@ -1,0 +1,235 @@
+"""What every converter must do, with the release of each data set."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+import mmseg_recall
+from mmseg_recall.datasets import convert_camvid, convert_synthia, convert_virtual_kitti
+from mmseg_recall.datasets.convert import Pair
+
+from . import stubs
+
+ROOT = Path(mmseg_recall.__file__).parents[1]
+HEIGHT, WIDTH = stubs.SIZE[::-1]
+
+
+class Converter(NamedTuple):
+    """A converter, and how to write what it reads."""
+
+    name: str
+    convert: Callable[[Path, Path], None]
+    find_pairs: Callable[[Path], list[Pair]]
+    write_raw: Callable[[Path, int], dict[Path, np.ndarray]]
+    bad_labels: dict[str, tuple[np.ndarray, str]]
+
+    @property
+    def tool(self) -> Path:
+        return ROOT / 'tools' / 'dataset_converters' / f'{self.name}.py'
+
+
+def colours(*values: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """A black label whose first pixels have the given RGB colours."""
+    label = np.zeros((HEIGHT, WIDTH, 3), dtype)
+    label[0, : len(values)] = np.array(values)[:, ::-1]
+    return label
+
+
+CONVERTERS = [
+    Converter(
+        'synthia_seqs',
+        convert_synthia.convert_synthia_seqs,
+        convert_synthia.find_pairs,
+        stubs.raw_synthia,
+        {
+            'size': (np.zeros((8, 8, 3), np.uint16), '8x8 pixels'),
+            '8 bits': (np.zeros((HEIGHT, WIDTH, 3), np.uint8), '16-bit RGB'),
+            'grey': (np.zeros((HEIGHT, WIDTH), np.uint16), '16-bit RGB'),
+            'ids': (
+                colours((16, 0, 0), (300, 0, 0), dtype=np.uint16),
+                r'unknown class ids \[16, 300\]',
+            ),
+        },
+    ),
+    Converter(
+        'camvid',
+        convert_camvid.convert_camvid,
+        convert_camvid.find_pairs,
+        stubs.raw_camvid,
+        {
+            'size': (np.zeros((8, 8), np.uint8), '8x8 pixels'),
+            '16 bits': (np.zeros((HEIGHT, WIDTH), np.uint16), 'single-channel'),
+            'colour': (np.zeros((HEIGHT, WIDTH, 3), np.uint8), 'single-channel'),
+            'ids': (np.full((HEIGHT, WIDTH), 12, np.uint8), r'unknown class ids \[12\]'),
+        },
+    ),
+    Converter(
+        'virtual_kitti',
+        convert_virtual_kitti.convert_virtual_kitti,
+        convert_virtual_kitti.find_pairs,
+        stubs.raw_virtual_kitti,
+        {
+            'size': (np.zeros((8, 8, 3), np.uint8), '8x8 pixels'),
+            '16 bits': (np.zeros((HEIGHT, WIDTH, 3), np.uint16), '8-bit colour'),
+            'grey': (np.zeros((HEIGHT, WIDTH), np.uint8), '8-bit colour'),
+            # One below a known colour, and one above them all.
+            'colours': (
+                colours((210, 0, 199), (255, 255, 255)),
+                r'unknown RGB colours \(210, 0, 199\), \(255, 255, 255\);',
+            ),
+            'many colours': (
+                colours(*((index, 1, 2) for index in range(5))),
+                r'\(2, 1, 2\) and 2 more;',
+            ),
+        },
+    ),
+]
+DAMAGE = {
+    stubs.missing: (FileNotFoundError, 'no label'),
+    stubs.truncated: (ValueError, 'truncated'),
+    stubs.empty: (ValueError, '0 bytes'),
+    stubs.damaged: (ValueError, 'damaged'),
+}
+
+each_converter = pytest.mark.parametrize('converter', CONVERTERS, ids=lambda c: c.name)
+
+
+def run_tool(converter: Converter, *arguments, monkeypatch) -> None:
+    monkeypatch.setattr(sys, 'argv', [str(word) for word in (converter.tool, *arguments)])
+    runpy.run_path(str(converter.tool), run_name='__main__')
+
+
+def check_tree(converter: Converter, raw: Path, out: Path, truth: dict[Path, np.ndarray]) -> None:
+    """The tree has each image and label, with the ids wanted, and nothing else."""
+    files = set()
+    for pair in converter.find_pairs(raw):
+        image, label = pair.converted(out)
+        files |= {image, label}
+        ids = cv2.imdecode(np.fromfile(label, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert ids.dtype == np.uint8
+        np.testing.assert_array_equal(ids, truth[pair.raw_label])
+        assert image.read_bytes() == pair.raw_image.read_bytes()
+    assert len(files) == 2 * len(truth)
+    assert {path for path in out.rglob('*') if path.is_file()} == files
+
+
+@each_converter
+def test_conversion_keeps_ids_and_images(tmp_path, converter):
+    raw, out = tmp_path / 'à convertir', tmp_path / 'out'
+    truth = converter.write_raw(raw, 4)
+    converter.convert(raw, out)
+    check_tree(converter, raw, out, truth)
+
+
+@pytest.mark.parametrize(
+    ('converter', 'spoil', 'error', 'words'),
+    [
+        pytest.param(converter, spoil, *expected, id=f'{converter.name}-{spoil.__name__}')
+        for converter in CONVERTERS
+        for spoil, expected in DAMAGE.items()
+    ]
+    + [
+        pytest.param(
+            converter,
+            lambda path, pixels=pixels: stubs.write(path, pixels),
+            ValueError,
+            words,
+            id=f'{converter.name}-{name}',
+        )
+        for converter in CONVERTERS
+        for name, (pixels, words) in converter.bad_labels.items()
+    ],
+)
+def test_a_bad_label_is_named_and_mending_it_is_enough(tmp_path, converter, spoil, error, words):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    truth = converter.write_raw(raw, 3)
+    path = list(truth)[len(truth) // 2]
+    good = path.read_bytes()
+    spoil(path)
+    with pytest.raises(error, match=words) as caught:
+        converter.convert(raw, out)
+    assert str(path) in str(caught.value)
+    assert not out.exists()
+    if error is FileNotFoundError:
+        # Looked for before anything is written.
+        assert not out.with_name('out.partial').exists()
+    path.write_bytes(good)
+    converter.convert(raw, out)
+    check_tree(converter, raw, out, truth)
+
+
+@each_converter
+@pytest.mark.parametrize('spoil', [stubs.truncated, stubs.empty])
+def test_a_bad_image_is_named(tmp_path, converter, spoil):
+    converter.write_raw(tmp_path / 'raw', 3)
+    path = converter.find_pairs(tmp_path / 'raw')[1].raw_image
+    spoil(path)
+    with pytest.raises(ValueError, match=r'truncated|0 bytes') as caught:
+        converter.convert(tmp_path / 'raw', tmp_path / 'out')
+    assert str(path) in str(caught.value)
+
+
+@each_converter
+def test_a_finished_tree_is_not_overwritten(tmp_path, converter, monkeypatch, capsys):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    converter.write_raw(raw, 2)
+    run_tool(converter, raw, '--out', out, monkeypatch=monkeypatch)
+    with pytest.raises(FileExistsError, match='remove it'):
+        converter.convert(raw, out)
+    run_tool(converter, raw, '--out', out, monkeypatch=monkeypatch)
+    assert f'{out} is complete' in capsys.readouterr().out
+
+
+@each_converter
+def test_the_tool_says_what_is_wrong(tmp_path, converter, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(converter, tmp_path, '--out', tmp_path / 'out', monkeypatch=monkeypatch)
+    assert stopped.value.code == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@each_converter
+def test_a_killed_run_is_completed_by_running_it_again(tmp_path, converter):
+    raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
+    truth = converter.write_raw(raw, 20 if converter.name == 'camvid' else 8)
+    # Reading the last label blocks, as nobody writes to the pipe: the run cannot get to its end.
+    last = converter.find_pairs(raw)[-1].raw_label
+    label = last.read_bytes()
+    last.unlink()
+    os.mkfifo(last)
+    run = subprocess.Popen(
+        [sys.executable, converter.tool, raw, '--out', out],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        start_new_session=True,
+    )
+    while run.poll() is None and len(list(partial.rglob('annotations/**/*.png'))) < 20:
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert not out.exists()
+    # The image is made after the label is written, so a pair with its image is finished.
+    made = [pair.converted(partial) for pair in converter.find_pairs(raw)]
+    finished = {label: label.stat().st_ino for image, label in made if image.exists()}
+    assert finished
+    # What a kill may leave besides: the beginning of a file, and a file of some other tree.
+    beginning = made[-1][1]
+    beginning.parent.mkdir(parents=True, exist_ok=True)
+    beginning.with_name(f'.{beginning.name}.tmp').write_bytes(b'\x89P')
+    stubs.write(partial / 'images' / 'train' / 'stray.png', np.zeros((2, 2), np.uint8))
+
+    last.unlink()
+    last.write_bytes(label)
+    converter.convert(raw, out)
+    check_tree(converter, raw, out, truth)
+    for path, inode in finished.items():
+        assert (out / path.relative_to(partial)).stat().st_ino == inode
