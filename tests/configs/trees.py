@@ -25,7 +25,9 @@ def write_tree(cfg: Config, root: Path) -> None:
         for index in range(IMAGES):
             label = rng.integers(len(classes), size=(HEIGHT // 8, WIDTH // 8)).astype(np.uint8)
             label = label.repeat(8, axis=0).repeat(8, axis=1)
-            label[0] = 255
+            if empty.reduce_zero_label:
+                label += 1
+            label[0] = 0 if empty.reduce_zero_label else 255
             image = rng.integers(256, size=(HEIGHT, WIDTH, 3), dtype=np.uint8)
             prefix = dataset.data_prefix
             _save(root / prefix.img_path / f'{index}{empty.img_suffix}', image)
