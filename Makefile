@@ -31,14 +31,14 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-.venv/ready: setup.py mmseg_recall/stack.py
+.venv/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/kernels.c
 	$(PYTHON) -m venv .venv
 	@echo 'Installing torch $(TORCH) and onedl-mmsegmentation into .venv'
 	.venv/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)
 	.venv/bin/python -m pip install $(PIP_FLAGS) --editable '.[onedl,report,dev]'
 	@touch $@
 
-.venv-openmmlab/ready: setup.py mmseg_recall/stack.py
+.venv-openmmlab/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/kernels.c
 	$(PYTHON) -m venv .venv-openmmlab
 	@echo 'Installing torch $(TORCH) and mmsegmentation into .venv-openmmlab'
 	.venv-openmmlab/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) 'setuptools<81'
@@ -69,7 +69,7 @@ results: .venv-timm/ready
 
 # For the pretrained model of `make results`. The index's torchvision is a CUDA build, which a CPU
 # build of torch can import only if two of its operators are declared first.
-.venv-timm/ready: setup.py mmseg_recall/stack.py
+.venv-timm/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/kernels.c
 	$(PYTHON) -m venv .venv-timm
 	.venv-timm/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)
 	.venv-timm/bin/python -m pip install $(PIP_FLAGS) --editable '.[onedl]' \

@@ -5,7 +5,7 @@ import runpy
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -17,6 +17,13 @@ STACK_EXTRAS = {
     name: [f'{dist}>={low},<{high}' for dist, (low, high) in ranges.items()] + ['ftfy', 'regex']
     for name, ranges in STACKS.items()
 }
+# A shared library of plain C, not a Python module; optional: without a compiler torch does its work.
+KERNELS = Extension(
+    'mmseg_recall.functional._kernels',
+    ['mmseg_recall/functional/kernels.c'],
+    extra_compile_args=['-O3', '-fno-math-errno', '-fno-trapping-math', '-fopenmp-simd'],
+    optional=True,
+)
 
 
 class BuildWithMim(build_py):
@@ -45,6 +52,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmseg_recall', 'mmseg_recall.*']),
     include_package_data=True,
+    ext_modules=[KERNELS],
     install_requires=['torch>=2.4'],
     extras_require={
         **STACK_EXTRAS,

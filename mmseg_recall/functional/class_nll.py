@@ -9,13 +9,16 @@ so the weights may be computed after the pixels were read, from the counts of th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kernels
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_classes
-from .fused import fused_class_nll_sums
+from .fused import differentiate_rows, fused_class_nll_sums, readable, score_rows
 
 IMPLS = ('auto', 'plain', 'fused')
 
@@ -44,9 +47,36 @@ def checked_pixel_nll(
         ValueError: As :func:`class_nll_sums`.
     """
     check_shapes(logits, target)
+    if kernels.usable(logits):
+        return _PixelNll.apply(logits, readable(logits, target, ignore_index), ignore_index)
     target = target.long()
     valid = valid_pixels(target, logits.shape[1], ignore_index)
     return pixel_nll(logits, target, valid), valid
+
+
+class _PixelNll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
+    ) -> tuple[Tensor, Tensor]:
+        nll = torch.empty(target.shape)
+        valid = torch.empty(target.shape, dtype=torch.bool)
+        score_rows(logits, target, ignore_index, nll=nll, valid=valid)
+        ctx.save_for_backward(logits, target, valid)
+        ctx.ignore_index = ignore_index
+        ctx.mark_non_differentiable(valid)
+        return nll, valid
+
+    @staticmethod
+    def backward(ctx: Any, grad_nll: Tensor, _: Any) -> tuple[Tensor, None, None]:
+        logits, target, valid = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is itself to be differentiated
+            nll = pixel_nll(logits, target, valid)
+            grad = torch.autograd.grad(nll, logits, grad_nll, create_graph=True)[0]
+        else:
+            one = grad_nll.new_ones(logits.shape[1])
+            grad = differentiate_rows(logits, target, ctx.ignore_index, one, grad_nll)
+        return grad, None, None
 
 
 def sum_per_class(values: Tensor, target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
@@ -101,11 +131,11 @@ def class_nll_sums(
     if impl not in IMPLS:
         raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
     check_shapes(logits, target)
+    if impl == 'fused' or (impl == 'auto' and _fused_wins(logits)):
+        return fused_class_nll_sums(logits, target, ignore_index, pixel_weight)
     target = target.long()
     num_classes = logits.shape[1]
     valid = valid_pixels(target, num_classes, ignore_index)
-    if impl == 'fused' or (impl == 'auto' and _fused_wins(logits)):
-        return fused_class_nll_sums(logits, target, valid, pixel_weight)
     nll = pixel_nll(logits, target, valid)
     if pixel_weight is not None:
         nll = nll * pixel_weight

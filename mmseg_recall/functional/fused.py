@@ -3,6 +3,7 @@
 The same numbers as the plain path of :func:`mmseg_recall.functional.class_nll_sums`. A block of
 the logits is read into the cache once and scored there; the backward computes the softmax again
 and writes the gradient once. Nothing of the size of the logits is allocated besides that gradient.
+A block goes through a compiled kernel where it can (kernels.py), else through torch operations.
 
 :func:`resized_class_nll_sums` does the same from low-resolution logits: a tile is upsampled where
 it is scored, and its gradient is brought down again at once, so that neither the full-resolution
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kernels
 from .blocks import (
     Pixels,
     Result,
@@ -32,7 +34,7 @@ from .blocks import (
     refuse_double_backward,
 )
 from .checks import check_shapes, compute_dtype, valid_pixels
-from .counts import ClassCounts, count_labels
+from .counts import ClassCounts, count_classes
 
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
 # for a matrix product.
@@ -40,20 +42,21 @@ CPU_TILE_COLUMNS = 128
 
 
 def fused_class_nll_sums(
-    logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None = None
+    logits: Tensor, target: Tensor, ignore_index: int | None, pixel_weight: Tensor | None = None
 ) -> tuple[Tensor, ClassCounts]:
-    """The fused path of :func:`mmseg_recall.functional.class_nll_sums`, behind its checks.
+    """The fused path of :func:`mmseg_recall.functional.class_nll_sums`, once shapes are checked.
 
     Args:
         logits: (N, C, ...), any floating type.
-        target: (N, ...), int64; ids in [0, C) where ``valid``.
-        valid: (N, ...), bool: the pixels that take part.
+        target: (N, ...), integer class ids.
+        ignore_index: Id of the pixels that take no part; None for none.
         pixel_weight: (N, ...), a constant factor per pixel of the sums, or None.
 
     Returns:
         (sums, counts), as :func:`class_nll_sums`. Once differentiable.
     """
-    sums, *counts = _ClassNllSums.apply(logits, target, valid, pixel_weight)
+    target = readable(logits, target, ignore_index)
+    sums, *counts = _ClassNllSums.apply(logits, target, ignore_index, pixel_weight)
     return sums, ClassCounts(*counts)
 
 
@@ -97,74 +100,121 @@ def resized_class_nll_sums(
             f'{tuple(logits.shape)} and {tuple(target.shape)}'
         )
     check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
-    target = target.long()
-    valid = valid_pixels(target, logits.shape[1], ignore_index)
     if logits.shape[2:] == target.shape[1:]:
-        return fused_class_nll_sums(logits, target, valid)
-    sums, *counts = _ResizedClassNllSums.apply(logits, target, valid, align_corners)
+        return fused_class_nll_sums(logits, target, ignore_index)
+    target = readable(logits, target, ignore_index)
+    sums, *counts = _ResizedClassNllSums.apply(logits, target, ignore_index, align_corners)
     return sums, ClassCounts(*counts)
+
+
+def readable(logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
+    """``target`` as blocks are read from it; refuses unknown ids unless the kernel will see them.
+
+    Raises:
+        ValueError: As :func:`valid_pixels`.
+    """
+    target = target.long().contiguous()
+    if not kernels.usable(logits):
+        valid_pixels(target, logits.shape[1], ignore_index)
+    return target
 
 
 class _ClassNllSums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, pixel_weight: Tensor | None
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        ignore_index: int | None,
+        pixel_weight: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        labels, valid_rows, weight = (pixel_rows(t) for t in (target, valid, pixel_weight))
-
-        def score(at: Pixels, x: Tensor, scratch: Tensor) -> _Score:
-            block_labels = torch.where(valid_rows[at], labels[at], len(x))
-            return _score(x, block_labels, scratch, None if weight is None else weight[at])
-
-        scores = map_row_blocks(score, as_rows(logits))
-        ctx.save_for_backward(logits, target, valid, pixel_weight)
-        return _results(ctx, scores, logits)
+        ctx.save_for_backward(logits, target, pixel_weight)
+        ctx.ignore_index = ignore_index
+        sums, counts = score_rows(logits, target, ignore_index, pixel_weight)
+        ctx.mark_non_differentiable(*counts)
+        return sums, *counts
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
-        logits, target, valid, pixel_weight = ctx.saved_tensors
-        labels, valid_rows, weight = (pixel_rows(t) for t in (target, valid, pixel_weight))
-        rows = as_rows(logits)
-        grad = empty_like(rows)
-        grad_of_label = F.pad(grad_sums, (0, 1))
+        logits, target, pixel_weight = ctx.saved_tensors
+        grad = differentiate_rows(logits, target, ctx.ignore_index, grad_sums, pixel_weight)
+        return grad, None, None, None
 
-        def differentiate(at: Pixels, x: Tensor, scratch: Tensor) -> None:
-            block_labels = torch.where(valid_rows[at], labels[at], len(x))
-            factor = grad_of_label.index_select(0, block_labels)
-            if weight is not None:
-                factor = factor * weight[at]
-            residual = _softmax_minus_one_hot(x, block_labels, scratch)
-            torch.mul(residual, factor, out=grad[at[0], :, at[1]])
 
-        map_row_blocks(differentiate, rows)
-        return from_rows(grad, logits), None, None, None
+def score_rows(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None = None,
+    nll: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, ClassCounts]:
+    """Sums and counts of (N, C, ...); by the kernel also -log p and valid per pixel, written."""
+    pixels = [_pixel_rows(t, logits) for t in (target, pixel_weight, nll, valid)]
+
+    def score(at: Pixels, x: Tensor, scratch: Tensor) -> _Score:
+        labels, *others = (None if t is None else t[at] for t in pixels)
+        return _score(x, labels, ignore_index, scratch, *others)
+
+    return _total(map_row_blocks(score, as_rows(logits)), logits, target, ignore_index)
+
+
+def differentiate_rows(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    class_factor: Tensor,
+    pixel_factor: Tensor | None,
+) -> Tensor:
+    """The gradient of the logits: softmax less one-hot, times the factors of class and pixel."""
+    rows = as_rows(logits)
+    grad = empty_like(rows)
+    labels, factor = (_pixel_rows(t, logits) for t in (target, pixel_factor))
+    class_factor = class_factor.contiguous()
+
+    def differentiate(at: Pixels, x: Tensor, scratch: Tensor) -> None:
+        pixel_factor = None if factor is None else factor[at]
+        out = grad[at[0], :, at[1]]
+        _differentiate(x, labels[at], ignore_index, class_factor, pixel_factor, scratch, out)
+
+    map_row_blocks(differentiate, rows)
+    return from_rows(grad, logits)
+
+
+def _pixel_rows(image: Tensor | None, logits: Tensor) -> Tensor | None:
+    if image is not None and image.is_floating_point():
+        image = image.to(compute_dtype(logits))
+    return None if image is None else pixel_rows(image.contiguous())
 
 
 class _ResizedClassNllSums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, valid: Tensor, align_corners: bool
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
     ) -> tuple[Tensor, ...]:
         def score(tile: _Tile, x: Tensor, scratch: Tensor) -> _Score:
-            labels = torch.where(valid[tile.at], target[tile.at], len(x))
-            return _score(tile.upsample(logits, out=x), labels.flatten(), scratch)
+            tile.upsample(logits, out=x)
+            return _score(x, tile.labels(target), ignore_index, scratch)
 
-        scores = _map_tiles(score, logits, target.shape, align_corners)
-        ctx.save_for_backward(logits, target, valid)
-        ctx.align_corners = align_corners
-        return _results(ctx, [score for _, score in scores], logits)
+        scores = [score for _, score in _map_tiles(score, logits, target.shape, align_corners)]
+        ctx.save_for_backward(logits, target)
+        ctx.ignore_index, ctx.align_corners = ignore_index, align_corners
+        sums, counts = _total(scores, logits, target, ignore_index)
+        ctx.mark_non_differentiable(*counts)
+        return sums, *counts
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
-        logits, target, valid = ctx.saved_tensors
-        grad_of_label = F.pad(grad_sums, (0, 1))
+        logits, target = ctx.saved_tensors
+        factor = grad_sums.contiguous()
 
         def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
-            labels = torch.where(valid[tile.at], target[tile.at], len(x)).flatten()
-            residual = _softmax_minus_one_hot(tile.upsample(logits, out=x), labels, scratch)
-            return tile.downsample(residual.mul_(grad_of_label.index_select(0, labels)))
+            tile.upsample(logits, out=x)
+            labels = tile.labels(target)
+            _differentiate(x, labels, ctx.ignore_index, factor, None, scratch, out=x)
+            return tile.downsample(x)
 
         grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
         # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
@@ -174,71 +224,84 @@ class _ResizedClassNllSums(torch.autograd.Function):
 
 
 class _Score(NamedTuple):
-    """What a block of pixels adds; class C collects the pixels that take no part.
+    """What a block of pixels adds."""
 
-    The missed pixels of each class (first column) are kept apart from the hit ones (second), so
-    that one pass counts both.
-    """
-
-    sums: Tensor  # (C + 1, 2), float64
-    pixels: Tensor  # (C + 1, 2), int64
-    predicted: Tensor  # (C + 1,), int64
+    sums: Tensor  # (C,), float64
+    counts: Tensor  # (3, C), int64: the fields of ClassCounts
+    unknown: int = 0  # labels that mean nothing, where they have not been looked for before
 
 
-def _score(x: Tensor, labels: Tensor, scratch: Tensor, weight: Tensor | None = None) -> _Score:
-    """Score a block: x (C, k), labels (k,) with C for pixels that take no part."""
-    nll = _at_label(torch.log_softmax(x, 0, out=scratch), labels).neg_()
-    if weight is not None:
-        nll = nll * weight
-    hit, predicted = _predictions(x, labels, scratch)
-    bins = hit.long().add_(labels, alpha=2)
-    size = 2 * len(predicted)
-    sums = torch.zeros(size, dtype=torch.float64, device=x.device)
-    sums.index_add_(0, bins, nll.double())
-    return _Score(sums.view(-1, 2), count_labels(bins, size).view(-1, 2), predicted)
-
-
-def _predictions(x: Tensor, labels: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the largest of x is the label, and how many pixels that take part it is each class."""
+def _score(
+    x: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    scratch: Tensor,
+    weight: Tensor | None = None,
+    nll_out: Tensor | None = None,
+    valid_out: Tensor | None = None,
+) -> _Score:
+    """Score a block: x (C, k), target (k,)."""
     num_classes = len(x)
-    valid = labels < num_classes
-    if x.device.type == 'cpu':
-        # torch's argmax costs more than the rest of the block. Where no two classes share the top,
-        # those that equal it are the predictions; a NaN equals nothing.
-        top = torch.amax(x, 0)
-        is_top = torch.eq(x, top, out=scratch)
-        predicted = torch.mv(is_top, valid.to(x.dtype))
-        if predicted.sum() == valid.sum() and not top.sum().isnan():
-            return _at_label(is_top, labels), F.pad(predicted.long(), (0, 1))
-    prediction = x.max(0).indices
-    bins = torch.where(valid, prediction, num_classes)
-    return prediction == labels, count_labels(bins, num_classes + 1)
+    sums = torch.zeros(num_classes + 1, dtype=torch.float64, device=x.device)
+    if kernels.usable(x):
+        counts = torch.zeros(3, num_classes, dtype=torch.int64)
+        unknown = kernels.run(
+            'nll_forward', x, target, ignore_index, weight, sums, counts, nll_out, valid_out
+        )
+        return _Score(sums[:-1], counts, unknown)
+    labels, valid = _labels(target, num_classes, ignore_index)
+    log_p = torch.log_softmax(x, 0, out=scratch)
+    nll = -log_p.gather(0, torch.where(valid, labels, 0).unsqueeze(0)).squeeze(0)
+    # Pixels that take no part fall into an extra class.
+    sums.index_add_(0, labels, (nll if weight is None else nll * weight).double())
+    counts = count_classes(x.argmax(0), labels, num_classes, valid)
+    return _Score(sums[:-1], torch.stack(counts))
 
 
-def _results(ctx: Any, scores: list[_Score], logits: Tensor) -> tuple[Tensor, ...]:
-    bins = logits.shape[1] + 1
-    sums = torch.zeros(bins, 2, dtype=torch.float64, device=logits.device)
-    pixels, predicted = sums.long(), sums[:, 0].long()
-    for score in scores:
+def _differentiate(
+    x: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    class_factor: Tensor,
+    pixel_factor: Tensor | None,
+    scratch: Tensor,
+    out: Tensor,
+) -> None:
+    """Write to ``out`` the gradient of a block: x (C, k), target (k,)."""
+    if kernels.usable(x):
+        arguments = x, target, ignore_index, pixel_factor, class_factor
+        kernels.run_into(out, scratch, 'nll_backward', *arguments)
+        return
+    labels, valid = _labels(target, len(x), ignore_index)
+    factor = F.pad(class_factor, (0, 1)).index_select(0, labels)
+    if pixel_factor is not None:
+        factor = factor * pixel_factor
+    torch.softmax(x, 0, out=scratch)
+    index = torch.where(valid, labels, 0).unsqueeze(0)
+    scratch.scatter_add_(0, index, scratch.new_full((), -1.0).expand_as(index))
+    torch.mul(scratch, factor, out=out)
+
+
+def _labels(target: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """(labels, valid), labels being C where a pixel takes no part."""
+    valid = (target >= 0) & (target < num_classes)
+    if ignore_index is not None:
+        valid &= target != ignore_index
+    return torch.where(valid, target, num_classes), valid
+
+
+def _total(
+    scores: list[_Score], logits: Tensor, target: Tensor, ignore_index: int | None
+) -> tuple[Tensor, ClassCounts]:
+    num_classes = logits.shape[1]
+    if any(score.unknown for score in scores):
+        valid_pixels(target, num_classes, ignore_index)  # says which
+    sums = torch.zeros(num_classes, dtype=torch.float64, device=logits.device)
+    counts = torch.zeros(3, num_classes, dtype=torch.int64, device=logits.device)
+    for score in scores:  # in a fixed order
         sums += score.sums
-        pixels += score.pixels
-        predicted += score.predicted
-    sums, pixels, predicted = sums[:-1], pixels[:-1], predicted[:-1]
-    counts = ClassCounts(pixels.sum(1), pixels[:, 1].clone(), predicted)
-    ctx.mark_non_differentiable(*counts)
-    return sums.sum(1).to(compute_dtype(logits)), *counts
-
-
-def _at_label(x: Tensor, labels: Tensor) -> Tensor:
-    """x[label] of each column of (C, k); of the last class where the label is C."""
-    return x.gather(0, labels.clamp(max=len(x) - 1).unsqueeze(0)).squeeze(0)
-
-
-def _softmax_minus_one_hot(x: Tensor, labels: Tensor, out: Tensor) -> Tensor:
-    """The gradient of -log p of the label with respect to x, (C, k), written to ``out``."""
-    torch.softmax(x, 0, out=out)
-    index = labels.clamp(max=len(x) - 1).unsqueeze(0)
-    return out.scatter_add_(0, index, out.new_full((), -1.0).expand_as(index))
+        counts += score.counts
+    return sums.to(compute_dtype(logits)), ClassCounts(*(c.clone() for c in counts))
 
 
 class _Axis(NamedTuple):
@@ -285,12 +348,14 @@ class _Tile(NamedTuple):
     def num_pixels(self) -> int:
         return len(self.rows.weight) * len(self.columns.weight)
 
-    def upsample(self, logits: Tensor, out: Tensor) -> Tensor:
+    def labels(self, target: Tensor) -> Tensor:
+        return target[self.at].flatten().contiguous()
+
+    def upsample(self, logits: Tensor, out: Tensor) -> None:
         """Full-resolution logits of the tile, (C, pixels), written to ``out``."""
         low = logits[self.n, :, self.rows.input, self.columns.input].to(out.dtype)
         tall = torch.matmul(self.rows.weight, low).flatten(0, 1)
         torch.mm(tall, self.columns.weight.t(), out=out.view(len(tall), -1))
-        return out
 
     def downsample(self, grad: Tensor) -> Tensor:
         """What the gradient of the tile, (C, pixels), gives to the low resolution."""

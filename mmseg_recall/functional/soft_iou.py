@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_shapes, valid_pixels
-from .class_nll import compute_dtype, sum_per_class
+from . import kernels
+from .blocks import Pixels, as_rows, empty_like, from_rows, map_row_blocks, pixel_rows
+from .checks import check_shapes, compute_dtype, valid_pixels
+from .class_nll import sum_per_class
 from .counts import count_labels
 
 
@@ -33,6 +37,18 @@ def soft_intersection_union(
     """
     check_shapes(logits, target)
     target = target.long()
+    if kernels.usable(logits):
+        sums = _SoftSums.apply(logits, target.contiguous(), ignore_index)
+    else:
+        sums = _soft_sums(logits, target, ignore_index)
+    intersection, mass, pixels = sums
+    return intersection, mass + pixels - intersection, pixels
+
+
+def _soft_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(intersection, mass, pixels), the mass of a class being the sum of its probabilities."""
     num_classes = logits.shape[1]
     valid = valid_pixels(target, num_classes, ignore_index)
     p = F.softmax(logits.to(compute_dtype(logits)), dim=1)
@@ -40,7 +56,57 @@ def soft_intersection_union(
     intersection = sum_per_class(p_true, target, valid, num_classes)
     pixels = count_labels(torch.where(valid, target, num_classes), num_classes + 1)[:-1]
     mass = torch.where(valid.unsqueeze(1), p, 0.0).transpose(0, 1).flatten(1).sum(1)
-    return intersection, mass + pixels - intersection, pixels
+    return intersection, mass, pixels
+
+
+class _SoftSums(torch.autograd.Function):
+    """The same by the kernel: what it saves is the logits alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        labels, num_classes = pixel_rows(target), logits.shape[1]
+
+        def score(at: Pixels, x: Tensor, _: Tensor) -> tuple[Tensor, Tensor, int]:
+            sums = torch.zeros(2, num_classes, dtype=torch.float64)
+            pixels = torch.zeros(num_classes, dtype=torch.int64)
+            outputs = sums[0], sums[1], pixels
+            unknown = kernels.run('soft_iou_forward', x, labels[at], ignore_index, *outputs)
+            return sums, pixels, unknown
+
+        total = torch.zeros(2, num_classes, dtype=torch.float64)
+        pixels = torch.zeros(num_classes, dtype=torch.int64)
+        for block_sums, block_pixels, unknown in map_row_blocks(score, as_rows(logits)):
+            if unknown:
+                valid_pixels(target, num_classes, ignore_index)  # says which
+            total += block_sums
+            pixels += block_pixels
+        ctx.save_for_backward(logits, target)
+        ctx.ignore_index = ignore_index
+        ctx.mark_non_differentiable(pixels)
+        intersection, mass = total.to(compute_dtype(logits)).unbind()
+        return intersection.clone(), mass.clone(), pixels
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_intersection: Tensor, grad_mass: Tensor, _: Any
+    ) -> tuple[Tensor, None, None]:
+        logits, target = ctx.saved_tensors
+        grads = grad_intersection.contiguous(), grad_mass.contiguous()
+        if torch.is_grad_enabled():  # the gradient is itself to be differentiated
+            sums = _soft_sums(logits, target, ctx.ignore_index)[:2]
+            return torch.autograd.grad(sums, logits, grads, create_graph=True)[0], None, None
+        rows, labels = as_rows(logits), pixel_rows(target)
+        grad = empty_like(rows)
+
+        def differentiate(at: Pixels, x: Tensor, scratch: Tensor) -> None:
+            out = grad[at[0], :, at[1]]
+            arguments = x, labels[at], ctx.ignore_index, *grads
+            kernels.run_into(out, scratch, 'soft_iou_backward', *arguments)
+
+        map_row_blocks(differentiate, rows)
+        return from_rows(grad, logits), None, None
 
 
 def soft_iou_loss(intersection: Tensor, union: Tensor, pixels: Tensor) -> Tensor:

@@ -1,0 +1,279 @@
+/* The per-pixel losses on blocks of float32 logits; called from kernels.py.
+ *
+ * A block is x[class * stride + pixel] with `num_pixels` adjacent pixels and their labels. It is
+ * worked on in strips that fit the cache. A strip's softmax is computed once, vectorised over the
+ * pixels, and used up on the spot: nothing of the size of the block is kept.
+ *
+ * NaN and infinity mean what they mean in torch. Every function but the backward ones returns the
+ * number of labels that are neither in [0, num_classes) nor ignored, all return -1 without memory.
+ */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_STRIP 1024  /* pixels */
+#define VECTOR 16
+#define STRIP_SIZE 16384 /* logits: 64 KiB */
+
+/* One build for all processors: the loader takes the widest vectors that this one has. */
+#if defined(__x86_64__) && defined(__GLIBC__) && \
+    (defined(__clang__) ? __clang_major__ >= 18 : __GNUC__ >= 12)
+#define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) int64_t
+#else
+#define KERNEL int64_t
+#endif
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define ALIGNED __attribute__((aligned(64)))
+#else
+#define INLINE static inline
+#define ALIGNED
+#endif
+
+typedef struct {
+    ALIGNED int32_t label[MAX_STRIP]; /* -1 where the pixel takes no part */
+    ALIGNED float top[MAX_STRIP];     /* the largest logit */
+    ALIGNED int32_t arg[MAX_STRIP];   /* its class */
+    ALIGNED float sum[MAX_STRIP];     /* of e */
+    ALIGNED float rest[MAX_STRIP];    /* x[label] - top */
+    float *e;                         /* exp(x - top), [class * length + pixel] */
+    int64_t length;
+    void *memory;
+} Strip;
+
+INLINE int32_t bits_of(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+INLINE float float_of(int32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* exp(x) for x <= 0 to 1 ulp; 0 where it is no normal number. */
+INLINE float exp_of(float x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: what is added to it is rounded to integer */
+    float shifted = x * 1.44269504f + magic;
+    float n = shifted - magic;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 0.00138144667f;
+    p = p * r + 0.00836878043f;
+    p = p * r + 0.0416683942f;
+    p = p * r + 0.166665201f;
+    p = p * r + 0.499999934f;
+    p = p * (r * r) + r + 1.0f;
+    float y = float_of((int32_t)((uint32_t)bits_of(p) + ((uint32_t)bits_of(shifted) << 23)));
+    return x < -87.3f ? 0.0f : y;
+}
+
+/* log(x) for finite x >= 1 to 1 ulp; NaN of NaN. */
+INLINE float log_of(float x) {
+    int32_t n = (bits_of(x) - 0x3f3504f3) >> 23; /* of sqrt(1/2) */
+    float f = float_of(bits_of(x) - n * 0x800000) - 1.0f;
+    float p = -0.0763449302f;
+    p = p * f + 0.127615756f;
+    p = p * f - 0.131601831f;
+    p = p * f + 0.142017582f;
+    p = p * f - 0.166233573f;
+    p = p * f + 0.200012269f;
+    p = p * f - 0.25000821f;
+    p = p * f + 0.333333317f;
+    float y = p * (f * f * f) - (float)n * 2.12194440e-4f - 0.5f * (f * f) + f;
+    return x == x ? y + (float)n * 0.693359375f : x;
+}
+
+INLINE int allocate(Strip *s, int64_t num_classes) {
+    int64_t length = STRIP_SIZE / num_classes / VECTOR * VECTOR;
+    s->length = length < VECTOR ? VECTOR : length > MAX_STRIP ? MAX_STRIP : length;
+    s->memory = malloc(sizeof(float) * (size_t)(num_classes * s->length + VECTOR));
+    s->e = (float *)(((uintptr_t)s->memory + 63) / 64 * 64); /* no vector across cache lines */
+    return s->memory != NULL;
+}
+
+/* Labels of a strip; returns how many of them mean nothing. */
+INLINE int64_t read_labels(Strip *s, const int64_t *target, int64_t length, int64_t num_classes,
+                           int64_t has_ignore, int64_t ignore_index) {
+    int64_t unknown = 0;
+    for (int64_t i = 0; i < length; i++) {
+        int64_t known = (target[i] >= 0) & (target[i] < num_classes);
+        int64_t ignored = has_ignore & (target[i] == ignore_index);
+        s->label[i] = known & !ignored ? (int32_t)target[i] : -1;
+        unknown += !(known | ignored);
+    }
+    return unknown;
+}
+
+/* The softmax of a strip, e / sum, and where `predict`, the argmax as torch has it: the first of
+ * equals, and a NaN is larger than all. */
+INLINE void softmax(Strip *s, const float *x, int64_t stride, int64_t length, int64_t num_classes,
+                    int predict) {
+    float *restrict top = s->top, *restrict sum = s->sum;
+    int32_t *restrict arg = s->arg;
+    /* Copied together: classes lie a power of two apart often enough to evict each other. */
+    for (int64_t i = 0; i < length; i++) {
+        top[i] = s->e[i] = x[i];
+        arg[i] = 0;
+        sum[i] = 0.0f;
+    }
+    for (int64_t c = 1; c < num_classes; c++) {
+        const float *from = x + c * stride;
+        float *restrict e = s->e + c * s->length;
+        for (int64_t i = 0; i < length; i++) {
+            float v = from[i];
+            e[i] = v;
+            if (predict) arg[i] = v > top[i] ? (int32_t)c : arg[i];
+            top[i] = v > top[i] ? v : top[i];
+        }
+    }
+    for (int64_t i = 0; i < length; i++) {
+        int64_t label = s->label[i] < 0 ? 0 : s->label[i];
+        s->rest[i] = s->e[label * s->length + i] - top[i];
+    }
+    for (int64_t c = 0; c < num_classes; c++) {
+        float *restrict e = s->e + c * s->length;
+        for (int64_t i = 0; i < length; i++) {
+            e[i] = exp_of(e[i] - top[i]);
+            sum[i] += e[i];
+        }
+    }
+    for (int64_t i = 0; predict && i < length; i++)
+        if (sum[i] != sum[i]) { /* a NaN, or an infinity less itself */
+            arg[i] = 0;
+            for (int64_t c = 1; c < num_classes; c++) {
+                float v = x[c * stride + i], best = x[arg[i] * stride + i];
+                if (v > best || (v != v && best == best)) arg[i] = (int32_t)c;
+            }
+        }
+}
+
+/* Adds the negative log-likelihood, times the weight of the pixel where there is one, to `sums` of
+ * its class, and to `counts` its pixels, true positives and predictions (three rows of classes).
+ * Writes it to `nll` and which pixels take part to `valid`, unless these are NULL. */
+KERNEL nll_forward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
+                   const int64_t *target, int64_t has_ignore, int64_t ignore_index,
+                   const float *weight, double *sums, int64_t *counts, float *nll, uint8_t *valid) {
+    int64_t *true_positives = counts + num_classes, *predicted = true_positives + num_classes;
+    Strip s;
+    int64_t unknown = 0;
+    ALIGNED float losses[MAX_STRIP];
+    if (!allocate(&s, num_classes)) return -1;
+    for (int64_t start = 0; start < num_pixels; start += s.length) {
+        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
+        unknown += read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
+        softmax(&s, x + start, stride, n, num_classes, 1);
+        for (int64_t i = 0; i < n; i++) losses[i] = log_of(s.sum[i]) - s.rest[i];
+        for (int64_t i = 0; i < n; i++) {
+            int32_t label = s.label[i];
+            if (label < 0) continue;
+            sums[label] += weight ? (double)losses[i] * weight[start + i] : losses[i];
+            counts[label] += 1;
+            true_positives[label] += label == s.arg[i];
+            predicted[s.arg[i]] += 1;
+        }
+        for (int64_t i = 0; nll && i < n; i++) {
+            nll[start + i] = s.label[i] < 0 ? 0.0f : losses[i];
+            valid[start + i] = s.label[i] >= 0;
+        }
+    }
+    free(s.memory);
+    return unknown;
+}
+
+/* Writes grad = factor * (softmax - one-hot), with the factor of the pixel's class, of the pixel
+ * itself, or the product of both; either may be NULL. `grad` may be `x`. */
+KERNEL nll_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
+                    const int64_t *target, int64_t has_ignore, int64_t ignore_index,
+                    const float *weight, const float *class_factor, float *grad,
+                    int64_t grad_stride) {
+    Strip s;
+    ALIGNED float factor[MAX_STRIP], inverse[MAX_STRIP];
+    if (!allocate(&s, num_classes)) return -1;
+    for (int64_t start = 0; start < num_pixels; start += s.length) {
+        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
+        read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
+        softmax(&s, x + start, stride, n, num_classes, 0);
+        for (int64_t i = 0; i < n; i++) {
+            inverse[i] = 1.0f / s.sum[i];
+            factor[i] = s.label[i] < 0 ? 0.0f : class_factor ? class_factor[s.label[i]] : 1.0f;
+            if (weight) factor[i] *= weight[start + i];
+        }
+        for (int64_t c = 0; c < num_classes; c++) {
+            const float *e = s.e + c * s.length;
+            float *restrict to = grad + c * grad_stride + start;
+            for (int64_t i = 0; i < n; i++)
+                to[i] = factor[i] * (e[i] * inverse[i] - (s.label[i] == c ? 1.0f : 0.0f));
+        }
+    }
+    free(s.memory);
+    return 0;
+}
+
+/* Adds the probability of each class to `mass`, that of the true class to its `intersection`, and
+ * counts the pixels of each class. */
+KERNEL soft_iou_forward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
+                        const int64_t *target, int64_t has_ignore, int64_t ignore_index,
+                        double *intersection, double *mass, int64_t *pixels) {
+    Strip s;
+    int64_t unknown = 0;
+    ALIGNED float inverse[MAX_STRIP];
+    if (!allocate(&s, num_classes)) return -1;
+    for (int64_t start = 0; start < num_pixels; start += s.length) {
+        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
+        unknown += read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
+        softmax(&s, x + start, stride, n, num_classes, 0);
+        for (int64_t i = 0; i < n; i++) inverse[i] = 1.0f / s.sum[i];
+        for (int64_t c = 0; c < num_classes; c++) {
+            const float *e = s.e + c * s.length;
+            float total = 0.0f;
+#pragma omp simd reduction(+ : total)
+            for (int64_t i = 0; i < n; i++) total += s.label[i] < 0 ? 0.0f : e[i] * inverse[i];
+            mass[c] += total;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            int32_t label = s.label[i];
+            if (label < 0) continue;
+            intersection[label] += s.e[label * s.length + i] * inverse[i];
+            pixels[label] += 1;
+        }
+    }
+    free(s.memory);
+    return unknown;
+}
+
+/* Writes the gradient of the logits from that of intersection and mass. `grad` may be `x`. */
+KERNEL soft_iou_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
+                         const int64_t *target, int64_t has_ignore, int64_t ignore_index,
+                         const float *grad_intersection, const float *grad_mass, float *grad,
+                         int64_t grad_stride) {
+    Strip s;
+    ALIGNED float inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
+    if (!allocate(&s, num_classes)) return -1;
+    for (int64_t start = 0; start < num_pixels; start += s.length) {
+        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
+        read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
+        softmax(&s, x + start, stride, n, num_classes, 0);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t label = s.label[i] < 0 ? 0 : s.label[i];
+            inverse[i] = 1.0f / s.sum[i];
+            own[i] = grad_intersection[label];
+            mean[i] = own[i] * s.e[label * s.length + i];
+        }
+        for (int64_t c = 0; c < num_classes; c++)
+            for (int64_t i = 0; i < n; i++) mean[i] += grad_mass[c] * s.e[c * s.length + i];
+        for (int64_t i = 0; i < n; i++) mean[i] *= inverse[i];
+        for (int64_t c = 0; c < num_classes; c++) {
+            const float *e = s.e + c * s.length;
+            float *restrict to = grad + c * grad_stride + start;
+            for (int64_t i = 0; i < n; i++) {
+                float g = grad_mass[c] + (s.label[i] == c ? own[i] : 0.0f) - mean[i];
+                to[i] = s.label[i] < 0 ? 0.0f : e[i] * inverse[i] * g;
+            }
+        }
+    }
+    free(s.memory);
+    return 0;
+}

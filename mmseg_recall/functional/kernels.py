@@ -1,0 +1,77 @@
+"""The compiled kernels of kernels.c, and when they can be used.
+
+Installing the package compiles them where there is a C compiler. Without them, and for float64 and
+other devices, the same numbers come from torch operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checks import compute_dtype
+
+_BLOCK = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+_ARGUMENTS = {
+    'nll_forward': [ctypes.c_void_p] * 5,
+    'nll_backward': [*[ctypes.c_void_p] * 3, ctypes.c_int64],
+    'soft_iou_forward': [ctypes.c_void_p] * 3,
+    'soft_iou_backward': [*[ctypes.c_void_p] * 3, ctypes.c_int64],
+}
+
+
+def _load() -> ctypes.CDLL | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f'_kernels{suffix}')
+        if path.is_file():
+            library = ctypes.CDLL(str(path))
+            for name, arguments in _ARGUMENTS.items():
+                function = getattr(library, name)
+                function.argtypes, function.restype = _BLOCK + arguments, ctypes.c_int64
+            return library
+    return None
+
+
+LIBRARY = _load()
+
+
+def usable(logits: Tensor) -> bool:
+    """Whether the kernels compute the loss of these logits: on CPU, in float32, not compiling."""
+    return (
+        LIBRARY is not None
+        and logits.device.type == 'cpu'
+        and compute_dtype(logits) == torch.float32
+        and not torch.compiler.is_compiling()
+    )
+
+
+def run(name: str, x: Tensor, target: Tensor, ignore_index: int | None, *arguments: object) -> int:
+    """Call a kernel on a block: x (C, pixels), target (pixels,), both of adjacent pixels.
+
+    ctypes releases the interpreter lock, so that blocks run on all threads.
+    """
+    status = getattr(LIBRARY, name)(
+        x.data_ptr(),
+        x.stride(0),
+        *x.shape,
+        target.data_ptr(),
+        ignore_index is not None,
+        ignore_index or 0,
+        *[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments],
+    )
+    if status < 0:
+        raise MemoryError(f'no memory for a strip of {len(x)} classes')
+    return status
+
+
+def run_into(out: Tensor, scratch: Tensor, name: str, x: Tensor, *arguments: object) -> None:
+    """Call a backward kernel, which writes like x, for ``out`` of any type and strides."""
+    direct = out.dtype == x.dtype and out.stride(1) == 1
+    grad = out if direct else scratch
+    run(name, x, *arguments, grad, grad.stride(0))
+    if not direct:
+        out.copy_(grad)
