@@ -3,6 +3,7 @@
 import re
 import runpy
 import shutil
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -17,11 +18,13 @@ STACK_EXTRAS = {
     name: [f'{dist}>={low},<{high}' for dist, (low, high) in ranges.items()] + ['ftfy', 'regex']
     for name, ranges in STACKS.items()
 }
-# A shared library of plain C, not a Python module; optional: without a compiler torch does its work.
+SOURCE = 'mmseg_recall/functional/kernels.c'
+# A shared library of plain C, not a Python module. Optional: torch does its work without it.
 KERNELS = Extension(
     'mmseg_recall.functional._kernels',
-    ['mmseg_recall/functional/kernels.c'],
-    extra_compile_args=['-O3', '-fno-math-errno', '-fno-trapping-math', '-fopenmp-simd'],
+    [SOURCE],
+    define_macros=[('SOURCE_CHECKSUM', f'{zlib.crc32((ROOT / SOURCE).read_bytes())}u')],
+    extra_compile_args=['-O3', '-g0', '-fno-math-errno', '-fno-trapping-math', '-fopenmp-simd'],
     optional=True,
 )
 

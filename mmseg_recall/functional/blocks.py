@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from threading import Barrier
 from typing import Any, TypeVar
@@ -14,11 +15,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from . import kernels
 from .checks import compute_dtype
 
-# Elements of the logits in a block: what fits the cache of a core on CPU; elsewhere enough for
-# the launches not to matter.
+# Elements of the logits in a block. Torch's operations want one on CPU that fits the cache of a
+# core; the kernels see to that themselves, and on other devices the launches should not matter.
 CPU_BLOCK = 2**19
+KERNEL_BLOCK = 2**21
 DEVICE_BLOCK = 2**24
 
 Pixels = tuple[int, slice]  # of one image, and which of its pixels
@@ -51,25 +54,25 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     return rows.squeeze(0).t() if like.dim() == 2 else rows.view(like.shape)
 
 
-def empty(num_elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """torch.empty of one dimension, in huge pages where the system has them.
+def in_huge_pages(fresh: Tensor) -> Tensor:
+    """The tensor, which nobody has written to yet, in huge pages where the system has them.
 
-    From 32 MiB on, malloc on Linux maps fresh memory for every tensor, and a page fault every 4 KiB
-    takes longer than the backward that writes it.
+    From 32 MiB on, malloc on Linux maps memory afresh unless it has kept a free piece, and a page
+    fault every 4 KiB takes longer than the backward that writes it. A kept piece stays as it is.
     """
-    num_bytes = num_elements * dtype.itemsize
-    if device.type != 'cpu' or num_bytes < 2**25 or not hasattr(mmap, 'MADV_HUGEPAGE'):
-        return torch.empty(num_elements, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages refuses; the memory is good all the same
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype)
+    if fresh.device.type == 'cpu' and fresh.nbytes >= 2**25 and hasattr(mmap, 'MADV_HUGEPAGE'):
+        start, end = fresh.data_ptr(), fresh.data_ptr() + fresh.nbytes
+        start += -start % mmap.PAGESIZE
+        # A kernel without huge pages refuses; the memory is good all the same.
+        _c_library().madvise(start, end - start, mmap.MADV_HUGEPAGE)
+    return fresh
 
 
-def empty_like(rows: Tensor) -> Tensor:
-    """torch.empty_like, from :func:`empty`."""
-    strides = torch.empty_like(rows, device='meta').stride()
-    return empty(rows.numel(), rows.dtype, rows.device).as_strided(rows.shape, strides)
+@lru_cache
+def _c_library() -> ctypes.CDLL:
+    library = ctypes.CDLL(None)
+    library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return library
 
 
 def map_row_blocks(work: Callable[[Pixels, Tensor, Tensor], Result], rows: Tensor) -> list[Result]:
@@ -79,7 +82,8 @@ def map_row_blocks(work: Callable[[Pixels, Tensor, Tensor], Result], rows: Tenso
     and a tensor like them to write to.
     """
     num_images, num_classes, num_pixels = rows.shape
-    length = max(min(block_size(rows.device) // num_classes, num_pixels), 1)
+    size = KERNEL_BLOCK if kernels.usable(rows) else block_size(rows.device)
+    length = max(min(size // num_classes, num_pixels), 1)
     dtype = compute_dtype(rows)
     # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
     copies = rows.dtype != dtype or rows.stride(2) != 1

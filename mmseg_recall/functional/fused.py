@@ -26,8 +26,8 @@ from .blocks import (
     Result,
     as_rows,
     block_size,
-    empty_like,
     from_rows,
+    in_huge_pages,
     map_on_threads,
     map_row_blocks,
     pixel_rows,
@@ -169,7 +169,7 @@ def differentiate_rows(
 ) -> Tensor:
     """The gradient of the logits: softmax less one-hot, times the factors of class and pixel."""
     rows = as_rows(logits)
-    grad = empty_like(rows)
+    grad = in_huge_pages(torch.empty_like(rows))
     labels, factor = (_pixel_rows(t, logits) for t in (target, pixel_factor))
     class_factor = class_factor.contiguous()
 

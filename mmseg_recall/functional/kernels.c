@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_STRIP 1024  /* pixels */
-#define VECTOR 16
+#define MAX_STRIP 512    /* pixels */
+#define VECTOR 16        /* a strip is a multiple of it */
 #define STRIP_SIZE 16384 /* logits: 64 KiB */
 
 /* One build for all processors: the loader takes the widest vectors that this one has. */
@@ -26,10 +26,15 @@
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED __attribute__((aligned(64)))
+#define PREFETCH(address, to_write) __builtin_prefetch(address, to_write, 2)
 #else
 #define INLINE static inline
 #define ALIGNED
+#define PREFETCH(address, to_write) (void)(address)
 #endif
+
+/* Tells of which source this is the build: setup.py defines it. */
+int32_t source_checksum(void) { return (int32_t)SOURCE_CHECKSUM; }
 
 typedef struct {
     ALIGNED int32_t label[MAX_STRIP]; /* -1 where the pixel takes no part */
@@ -107,45 +112,79 @@ INLINE int64_t read_labels(Strip *s, const int64_t *target, int64_t length, int6
     return unknown;
 }
 
+/* Classes taken at once, for what is kept per pixel to be read and written less often. */
+#define FEW 4
+
+/* Copies the logits of `few` classes together, because classes lie a power of two apart often
+ * enough to evict each other from the cache, and finds the largest. */
+INLINE void find_top(Strip *s, const float *x, int64_t stride, int64_t length, int64_t first,
+                     int few, int predict) {
+    const float *from = x + first * stride;
+    float *e = s->e + first * s->length;
+#pragma omp simd
+    for (int64_t i = 0; i < length; i++) {
+        float top = s->top[i];
+        int32_t arg = s->arg[i];
+        for (int c = 0; c < few; c++) {
+            float v = from[c * stride + i];
+            e[c * s->length + i] = v;
+            if (predict) arg = v > top ? (int32_t)first + c : arg;
+            top = v > top ? v : top;
+        }
+        s->top[i] = top;
+        if (predict) s->arg[i] = arg;
+    }
+}
+
+/* Asks for `length` numbers of each of `few` rows: one class has too few adjacent ones for the
+ * processor to see what comes next. */
+INLINE void prefetch(const float *rows, int64_t stride, int64_t length, int few, int to_write) {
+    for (int c = 0; c < few; c++)
+        for (int64_t i = 0; i < length; i += VECTOR) PREFETCH(rows + c * stride + i, to_write);
+}
+
+/* Turns the logits of a strip into e, while those of the `next` strip are on their way. */
+INLINE void exponentiate(Strip *s, const float *next, int64_t stride, int64_t length,
+                         int64_t first, int few) {
+    float *e = s->e + first * s->length;
+    prefetch(next + first * stride, stride, length, few, 0);
+#pragma omp simd
+    for (int64_t i = 0; i < length; i++) {
+        float sum = s->sum[i], top = s->top[i];
+        for (int c = 0; c < few; c++) {
+            float y = exp_of(e[c * s->length + i] - top);
+            e[c * s->length + i] = y;
+            sum += y;
+        }
+        s->sum[i] = sum;
+    }
+}
+
 /* The softmax of a strip, e / sum, and where `predict`, the argmax as torch has it: the first of
  * equals, and a NaN is larger than all. */
 INLINE void softmax(Strip *s, const float *x, int64_t stride, int64_t length, int64_t num_classes,
                     int predict) {
-    float *restrict top = s->top, *restrict sum = s->sum;
-    int32_t *restrict arg = s->arg;
-    /* Copied together: classes lie a power of two apart often enough to evict each other. */
+    int64_t c = 0;
     for (int64_t i = 0; i < length; i++) {
-        top[i] = s->e[i] = x[i];
-        arg[i] = 0;
-        sum[i] = 0.0f;
+        s->top[i] = x[i];
+        s->arg[i] = 0;
+        s->sum[i] = 0.0f;
     }
-    for (int64_t c = 1; c < num_classes; c++) {
-        const float *from = x + c * stride;
-        float *restrict e = s->e + c * s->length;
-        for (int64_t i = 0; i < length; i++) {
-            float v = from[i];
-            e[i] = v;
-            if (predict) arg[i] = v > top[i] ? (int32_t)c : arg[i];
-            top[i] = v > top[i] ? v : top[i];
-        }
-    }
+    for (c = 0; c + FEW <= num_classes; c += FEW) find_top(s, x, stride, length, c, FEW, predict);
+    for (; c < num_classes; c++) find_top(s, x, stride, length, c, 1, predict);
     for (int64_t i = 0; i < length; i++) {
         int64_t label = s->label[i] < 0 ? 0 : s->label[i];
-        s->rest[i] = s->e[label * s->length + i] - top[i];
+        s->rest[i] = s->e[label * s->length + i] - s->top[i];
     }
-    for (int64_t c = 0; c < num_classes; c++) {
-        float *restrict e = s->e + c * s->length;
-        for (int64_t i = 0; i < length; i++) {
-            e[i] = exp_of(e[i] - top[i]);
-            sum[i] += e[i];
-        }
-    }
+    for (c = 0; c + FEW <= num_classes; c += FEW)
+        exponentiate(s, x + s->length, stride, length, c, FEW);
+    for (; c < num_classes; c++) exponentiate(s, x + s->length, stride, length, c, 1);
     for (int64_t i = 0; predict && i < length; i++)
-        if (sum[i] != sum[i]) { /* a NaN, or an infinity less itself */
-            arg[i] = 0;
-            for (int64_t c = 1; c < num_classes; c++) {
-                float v = x[c * stride + i], best = x[arg[i] * stride + i];
-                if (v > best || (v != v && best == best)) arg[i] = (int32_t)c;
+        if (s->sum[i] != s->sum[i]) { /* a NaN, or an infinity less itself */
+            s->arg[i] = 0;
+            for (c = 1; c < num_classes; c++) {
+                float v = x[c * stride + i], best = x[s->arg[i] * stride + i];
+                if (v > best || (v != v && best == best)) s->arg[i] = (int32_t)c;
             }
         }
 }
@@ -204,6 +243,7 @@ KERNEL nll_backward(const float *x, int64_t stride, int64_t num_classes, int64_t
         for (int64_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
             float *restrict to = grad + c * grad_stride + start;
+            prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
             for (int64_t i = 0; i < n; i++)
                 to[i] = factor[i] * (e[i] * inverse[i] - (s.label[i] == c ? 1.0f : 0.0f));
         }
@@ -260,17 +300,21 @@ KERNEL soft_iou_backward(const float *x, int64_t stride, int64_t num_classes, in
             int64_t label = s.label[i] < 0 ? 0 : s.label[i];
             inverse[i] = 1.0f / s.sum[i];
             own[i] = grad_intersection[label];
-            mean[i] = own[i] * s.e[label * s.length + i];
+            mean[i] = 0.0f;
         }
+        /* Rounded as below, for the difference of equals to be zero. */
         for (int64_t c = 0; c < num_classes; c++)
-            for (int64_t i = 0; i < n; i++) mean[i] += grad_mass[c] * s.e[c * s.length + i];
-        for (int64_t i = 0; i < n; i++) mean[i] *= inverse[i];
+            for (int64_t i = 0; i < n; i++) {
+                float g = grad_mass[c] + (s.label[i] == c ? own[i] : 0.0f);
+                mean[i] += s.e[c * s.length + i] * inverse[i] * g;
+            }
         for (int64_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
             float *restrict to = grad + c * grad_stride + start;
+            prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
             for (int64_t i = 0; i < n; i++) {
-                float g = grad_mass[c] + (s.label[i] == c ? own[i] : 0.0f) - mean[i];
-                to[i] = s.label[i] < 0 ? 0.0f : e[i] * inverse[i] * g;
+                float g = grad_mass[c] + (s.label[i] == c ? own[i] : 0.0f);
+                to[i] = s.label[i] < 0 ? 0.0f : e[i] * inverse[i] * (g - mean[i]);
             }
         }
     }

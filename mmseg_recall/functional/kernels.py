@@ -7,6 +7,8 @@ other devices, the same numbers come from torch operations.
 from __future__ import annotations
 
 import ctypes
+import warnings
+import zlib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -25,15 +27,24 @@ _ARGUMENTS = {
 
 
 def _load() -> ctypes.CDLL | None:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f'_kernels{suffix}')
-        if path.is_file():
-            library = ctypes.CDLL(str(path))
-            for name, arguments in _ARGUMENTS.items():
-                function = getattr(library, name)
-                function.argtypes, function.restype = _BLOCK + arguments, ctypes.c_int64
-            return library
-    return None
+    source = Path(__file__).with_suffix('.c')
+    built = [source.with_name(f'_kernels{suffix}') for suffix in EXTENSION_SUFFIXES]
+    path = next((p for p in built if p.is_file()), None)
+    if path is None:
+        return None
+    library = ctypes.CDLL(str(path))
+    # In a checkout the source may be newer, and its functions may take other arguments.
+    if library.source_checksum() != ctypes.c_int32(zlib.crc32(source.read_bytes())).value:
+        warnings.warn(
+            f'{path} is not of the present kernels.c and is left alone, which makes the losses '
+            'slower: install mmseg_recall again',
+            stacklevel=2,
+        )
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = _BLOCK + arguments, ctypes.c_int64
+    return library
 
 
 LIBRARY = _load()

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .blocks import (
     as_rows,
-    empty,
-    empty_like,
     from_rows,
+    in_huge_pages,
     map_on_threads,
     map_row_blocks,
     pixel_rows,
@@ -115,8 +114,8 @@ def _class_errors(logits: Tensor, labels: Tensor) -> Tensor:
     """(C, pixels): 1 - p of the class where it is the label, p elsewhere, -1 where it is C."""
     rows, labels = as_rows(logits), pixel_rows(labels)
     num_images, num_classes, num_pixels = rows.shape
-    errors = empty(rows.numel(), compute_dtype(logits), logits.device)
-    errors = errors.view(num_classes, num_images, num_pixels)
+    shape = num_classes, num_images, num_pixels
+    errors = in_huge_pages(logits.new_empty(shape, dtype=compute_dtype(logits)))
 
     def score(at: tuple[int, slice], x: Tensor, p: Tensor) -> None:
         torch.softmax(x, 0, out=p)
@@ -133,7 +132,7 @@ def _through_softmax(logits: Tensor, grad_p: Tensor) -> Tensor:
     """The gradient of the logits from that of p, (C, pixels)."""
     rows = as_rows(logits)
     grad_p = grad_p.view(rows.shape[1], rows.shape[0], rows.shape[2])
-    grad = empty_like(rows)
+    grad = in_huge_pages(torch.empty_like(rows))
 
     def differentiate(at: tuple[int, slice], x: Tensor, p: Tensor) -> None:
         torch.softmax(x, 0, out=p)

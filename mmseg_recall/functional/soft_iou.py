@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import kernels
-from .blocks import Pixels, as_rows, empty_like, from_rows, map_row_blocks, pixel_rows
+from .blocks import Pixels, as_rows, from_rows, in_huge_pages, map_row_blocks, pixel_rows
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .class_nll import sum_per_class
 from .counts import count_labels
@@ -98,7 +98,7 @@ class _SoftSums(torch.autograd.Function):
             sums = _soft_sums(logits, target, ctx.ignore_index)[:2]
             return torch.autograd.grad(sums, logits, grads, create_graph=True)[0], None, None
         rows, labels = as_rows(logits), pixel_rows(target)
-        grad = empty_like(rows)
+        grad = in_huge_pages(torch.empty_like(rows))
 
         def differentiate(at: Pixels, x: Tensor, scratch: Tensor) -> None:
             out = grad[at[0], :, at[1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,19 +13,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmseg_recall.functional import blocks, class_nll_sums, fused, resized_class_nll_sums
+from mmseg_recall.functional import (
+    blocks,
+    class_nll_sums,
+    fused,
+    kernels,
+    resized_class_nll_sums,
+)
 from tests.losses.batches import batches
 from tests.oracles.common import count, nll_sums, softmax
 
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 
 
+@pytest.fixture(scope='module', autouse=True, params=['kernel', 'torch'])
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything once by the compiled kernel, and once without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == 'torch':
+            patch.setattr(kernels, 'LIBRARY', None)
+        yield
+
+
 @pytest.fixture(params=[400, blocks.CPU_BLOCK], ids='block{}'.format)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Many small blocks, and everything at once."""
-    monkeypatch.setattr(blocks, 'CPU_BLOCK', request.param)
+    set_block(monkeypatch, request.param)
     monkeypatch.setattr(fused, 'CPU_TILE_COLUMNS', min(request.param // 20, fused.CPU_TILE_COLUMNS))
     return request.param
+
+
+def set_block(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(blocks, 'CPU_BLOCK', size)
+    monkeypatch.setattr(blocks, 'KERNEL_BLOCK', size)
 
 
 def scores(
@@ -52,14 +73,11 @@ def test_equals_the_oracle(batch, seed, weighted, size) -> None:
     generator = torch.Generator().manual_seed(seed)
     gradient = torch.randn(batch.num_classes, generator=generator, dtype=torch.double)
     pixel_weight = torch.rand(batch.target.shape, generator=generator) if weighted else None
-    whole_block = blocks.CPU_BLOCK
-    try:
-        blocks.CPU_BLOCK = size
+    with pytest.MonkeyPatch.context() as patch:
+        set_block(patch, size)
         sums, counts, got = scores(
             batch.logits, batch.target, gradient, impl='fused', pixel_weight=pixel_weight
         )
-    finally:
-        blocks.CPU_BLOCK = whole_block
 
     pixels = batch.pixels()
     assert [c.tolist() for c in counts] == [*(list(c) for c in count(pixels, batch.num_classes))]
@@ -196,7 +214,7 @@ def test_compiles_without_a_graph_break() -> None:
 
 def test_threads_change_neither_numbers_nor_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, target = random_problem((2, 40, 40), 5, dtype=torch.float32)
-    monkeypatch.setattr(blocks, 'CPU_BLOCK', 500)
+    set_block(monkeypatch, 500)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -216,7 +234,7 @@ def test_threads_change_neither_numbers_nor_settings(monkeypatch: pytest.MonkeyP
 
 def test_an_error_in_a_block_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, target = random_problem((2, 40, 40), 5, dtype=torch.float32)
-    monkeypatch.setattr(blocks, 'CPU_BLOCK', 500)
+    set_block(monkeypatch, 500)
     monkeypatch.setattr(fused, '_score', lambda *_: 1 / 0)
     before = torch.get_num_threads()
     try:
