@@ -20,7 +20,7 @@ from .checks import compute_dtype
 
 # Elements of the logits in a block. Torch's operations want one on CPU that fits the cache of a
 # core; the kernels see to that themselves, and on other devices the launches should not matter.
-CPU_BLOCK = 2**19
+CPU_BLOCK = 2**18
 KERNEL_BLOCK = 2**21
 DEVICE_BLOCK = 2**24
 

@@ -354,14 +354,14 @@ class _Tile(NamedTuple):
     def upsample(self, logits: Tensor, out: Tensor) -> None:
         """Full-resolution logits of the tile, (C, pixels), written to ``out``."""
         low = logits[self.n, :, self.rows.input, self.columns.input].to(out.dtype)
-        tall = torch.matmul(self.rows.weight, low).flatten(0, 1)
-        torch.mm(tall, self.columns.weight.t(), out=out.view(len(tall), -1))
+        # Columns first, while the rows are few.
+        wide = torch.matmul(low, self.columns.weight.t())
+        torch.matmul(self.rows.weight, wide, out=out.view(len(wide), -1, wide.shape[2]))
 
     def downsample(self, grad: Tensor) -> Tensor:
         """What the gradient of the tile, (C, pixels), gives to the low resolution."""
-        num_rows, num_columns = len(self.rows.weight), len(self.columns.weight)
-        narrow = torch.mm(grad.view(-1, num_columns), self.columns.weight)
-        return torch.matmul(self.rows.weight.t(), narrow.view(len(grad), num_rows, -1))
+        grad = grad.view(len(grad), len(self.rows.weight), -1)
+        return torch.matmul(torch.matmul(self.rows.weight.t(), grad), self.columns.weight)
 
 
 def _map_tiles(
