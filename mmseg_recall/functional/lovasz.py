@@ -120,8 +120,10 @@ def _class_errors(logits: Tensor, labels: Tensor) -> Tensor:
     def score(at: tuple[int, slice], x: Tensor, p: Tensor) -> None:
         torch.softmax(x, 0, out=p)
         index = labels[at].clamp(max=num_classes - 1).unsqueeze(0)
-        # The sum of the others has the digits of 1 - p that a subtraction loses near p = 1.
-        p.scatter_(0, index, 0.0).scatter_(0, index, p.sum(0, keepdim=True))
+        # The sum of the others has the digits of 1 - p that a subtraction loses near p = 1. It does
+        # not have the NaN of p where there are no others.
+        nothing = 0 * p.gather(0, index)
+        p.scatter_(0, index, 0.0).scatter_(0, index, p.sum(0, keepdim=True) + nothing)
         errors[:, at[0], at[1]] = p.masked_fill_(labels[at] == num_classes, -1.0)
 
     map_row_blocks(score, rows)
