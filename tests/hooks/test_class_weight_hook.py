@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -17,8 +15,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_recall.comparison.work_dir import weight_curves
-from mmseg_recall.hooks.class_weight_hook import class_scalars, focal_class_weight
-from mmseg_recall.losses.performance_balanced import RecallLoss, SoftmaxFocalLoss
 
 CLASSES = ('road', 'pole', 'never')
 
@@ -162,30 +158,3 @@ def test_one_of_several_losses_of_a_head_is_logged_by_its_place(tmp_path):
 
 def test_without_a_loss_of_ours_nothing_is_logged(tmp_path):
     assert train(tmp_path, decode_head=dict(type='CrossEntropyLoss')) == []
-
-
-def losses() -> dict[str, nn.Module]:
-    return {'recall': RecallLoss(), 'focal': SoftmaxFocalLoss()}
-
-
-def scalars(loss: nn.Module, scores: Tensor, target: Tensor) -> dict[str, float]:
-    loss(scores, target)
-    if isinstance(loss, SoftmaxFocalLoss):
-        return class_scalars('head', CLASSES, *focal_class_weight(loss, scores, target))
-    return class_scalars('head', CLASSES, loss.last_weight, loss.last_counts)
-
-
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
-    scores, target = (tensor.split([2, 6])[rank] for tensor in logits())
-    torch.save({k: scalars(v, scores, target) for k, v in losses().items()}, f'{folder}/{rank}.pt')
-    dist.destroy_process_group()
-
-
-def test_every_rank_has_the_values_of_the_whole_batch(tmp_path):
-    mp.spawn(run_rank, (str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        values = torch.load(tmp_path / f'{rank}.pt')
-        for name, loss in losses().items():
-            whole = scalars(loss, *logits())
-            assert values[name] == pytest.approx(whole, rel=1e-6, nan_ok=True)

@@ -1,0 +1,102 @@
+"""Processes that stay and form process groups: one start serves every test across ranks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.registry import init_default_scope
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+TIMEOUT = timedelta(minutes=5)
+
+
+class Ranks:
+    """A pool of processes, of which the first ``world_size`` become ranks of a gloo group."""
+
+    def __init__(self, size: int, folder: Path) -> None:
+        # Not fork: a copy of a process whose OpenCV or OpenMP has started threads deadlocks.
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context('forkserver' if 'forkserver' in methods else 'spawn')
+        if 'forkserver' in methods:
+            context.set_forkserver_preload([__name__, 'mmseg_recall', 'mmengine.runner'])
+        self.folder = folder
+        self.groups = 0
+        self.connections = []
+        for rank in range(size):
+            here, there = context.Pipe()
+            # Not daemons, which may not have the children that reading a data set starts.
+            context.Process(target=_serve, args=(rank, there, str(folder))).start()
+            there.close()
+            self.connections.append(here)
+
+    def run(self, world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """What ``function(*args)`` returns on each rank of a new group; all of it is pickled."""
+        self.groups += 1
+        store = f'file://{self.folder}/group{self.groups}'
+        connections = self.connections[:world_size]
+        for connection in connections:
+            connection.send_bytes(pickle.dumps((world_size, store, function, args)))
+        answers = []
+        for rank, connection in enumerate(connections):
+            assert connection.poll(2 * TIMEOUT.seconds), f'rank {rank} of {world_size} hangs'
+            try:
+                answers.append(pickle.loads(connection.recv_bytes()))
+            except EOFError:
+                answers.append(('its process has died', None))
+        errors = [f'rank {r}: {error}' for r, (error, _) in enumerate(answers) if error]
+        assert not errors, '\n'.join(errors)
+        return [result for _, result in answers]
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
+
+def _serve(rank: int, connection: Any, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    init_default_scope('mmseg')
+    while True:
+        try:
+            world_size, store, function, args = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        # As a launcher gives them.
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+        dist.init_process_group(
+            'gloo', init_method=store, rank=rank, world_size=world_size, timeout=TIMEOUT
+        )
+        error, result = '', None
+        try:
+            result = function(*args)
+        except Exception:
+            error = traceback.format_exc()
+        # Ranks that wait for one that has failed are told so by the closed connection.
+        dist.destroy_process_group()
+        connection.send_bytes(pickle.dumps((error, result)))
+
+
+class Collectives(TorchDispatchMode):
+    """Records the number of elements that each collective operation is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if operator.namespace in ('c10d', '_c10d_functional'):
+            tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+            self.sizes.append(sum(tensor.numel() for tensor in tensors))
+        return operator(*args, **(kwargs or {}))
