@@ -1,0 +1,50 @@
+"""The published report is what the published records give."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmseg_recall.losses import available_losses
+from mmseg_recall.report import render_report
+
+RESULTS = Path(__file__).parents[2] / 'results'
+RECORDS = [RESULTS / 'camvid']
+# Figures differ with the version of matplotlib that drew them.
+FIGURES = re.compile(r'<svg.*?</svg>', re.DOTALL)
+DATE = re.compile(r'Rendered \d{4}-\d\d-\d\d')
+
+
+def words(text: str) -> str:
+    return DATE.sub('', FIGURES.sub('', text))
+
+
+def test_rendering_the_records_gives_the_published_report(tmp_path):
+    assert render_report(RECORDS, tmp_path, '2026-01-01') == []
+    published = {p.relative_to(RESULTS / 'report') for p in (RESULTS / 'report').rglob('*.*')}
+    assert published == {p.relative_to(tmp_path) for p in tmp_path.rglob('*.*')}
+    for name in published:
+        if name.suffix not in ('.svg', '.png'):
+            expected = (RESULTS / 'report' / name).read_text()
+            assert words((tmp_path / name).read_text()) == words(expected), name
+
+
+@pytest.mark.parametrize('folder', RECORDS, ids=lambda folder: folder.name)
+def test_every_loss_was_run_with_the_same_three_seeds(folder):
+    records = [json.loads(path.read_text()) for path in folder.glob('*.json')]
+    seeds = {}
+    for record in records:
+        assert record['status'] == 'complete'
+        seeds.setdefault(record['setup']['loss'], set()).add(record['seed'])
+    assert len({record['setup']['key'] for record in records}) == 1
+    assert all(found == {0, 1, 2} for found in seeds.values())
+    # Cross-entropy is mmseg's own; the metric-weighted losses are not for training.
+    assert len(seeds) == len(set(available_losses()) - {'MetricWeightedLoss'}) + 1
+
+
+def test_no_image_of_camvid_is_published():
+    for path in (RESULTS / 'camvid').glob('*.json'):
+        assert json.loads(path.read_text())['panel'] == []
