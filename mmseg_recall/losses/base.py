@@ -64,6 +64,7 @@ class SegmentationLoss(nn.Module):
         target: Tensor,
         weight: Tensor | None = None,
         ignore_index: int | None = None,
+        reduction_override: str | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """The loss of one batch, as decode heads call it.
@@ -73,11 +74,21 @@ class SegmentationLoss(nn.Module):
             target: (N, ...).
             weight: (N, ...), a factor per pixel (from a head's pixel sampler), or None.
             ignore_index: Overrides the constructor's, unless None.
+            reduction_override: 'none' is what a sampler asks for that needs a loss per pixel.
             kwargs: What else a head passes (avg_factor, ...); not used.
 
         Returns:
             Scalar, float32 (float64 for float64 logits).
+
+        Raises:
+            ValueError: reduction_override='none'; shapes, labels and weights that do not fit.
         """
+        if reduction_override == 'none':
+            raise ValueError(
+                f'{type(self).__name__} has no value per pixel, which OHEMPixelSampler without '
+                'thresh asks for: give the sampler of the decode head a thresh (mmseg uses 0.7), '
+                'or remove the sampler'
+            )
         ignore = self.ignore_index if ignore_index is None else ignore_index
         return self.loss_weight * self.compute(logits, target, weight, ignore)
 

@@ -104,13 +104,32 @@ def fuse_tails(cfg: Config) -> Config:
         'FusedFCNHead'
     """
     cfg = copy.deepcopy(cfg)
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = cfg.model.get(key) or []
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            name = head['type'] if isinstance(head['type'], str) else head['type'].__name__
-            if f'Fused{name}' in MODELS:
-                head['type'] = f'Fused{name}'
+    for head in head_configs(cfg.model):
+        name = head['type'] if isinstance(head['type'], str) else head['type'].__name__
+        if f'Fused{name}' in MODELS:
+            head['type'] = f'Fused{name}'
     return cfg
+
+
+def head_configs(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """The configs of all heads of a model, to be changed in place.
+
+    Args:
+        model: Its config. ``decode_head`` and ``auxiliary_head`` are a head or a list of them; of
+            K-Net's head the one inside that generates the kernels, and has the loss, counts too.
+
+    Example:
+        >>> head = dict(type='IterativeDecodeHead', kernel_generate_head=dict(type='FCNHead'))
+        >>> [h['type'] for h in head_configs(dict(decode_head=head))]
+        ['IterativeDecodeHead', 'FCNHead']
+    """
+    found = []
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = model.get(key) or []
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            inner = head.get('kernel_generate_head')
+            found += [head] if inner is None else [head, inner]
+    return found
 
 
 def _registered_heads() -> list[type[BaseDecodeHead]]:

@@ -13,18 +13,16 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
 from ..losses.statistics_balanced import StatisticsBalancedLoss
-from .fused_head import fuse_tails
-
-HEADS = ('decode_head', 'auxiliary_head')
+from .fused_head import fuse_tails, head_configs
 
 
 def swap_loss(cfg: Config) -> Config:
     """Replace the softmax cross-entropy of every head by the config's top-level ``loss_decode``.
 
     Each entry keeps its own ``loss_weight``, and its ``loss_name`` where that is not
-    CrossEntropyLoss's default. Sigmoid and mask cross-entropy and every other loss stay. Where the
-    new loss takes ``class_counts`` and ``loss_decode`` gives none, the config's top-level
-    ``class_counts`` (each of our dataset bases has one) is filled in.
+    CrossEntropyLoss's default. Sigmoid and mask cross-entropy, the classification of queries, and
+    every other loss stay. Where the new loss takes ``class_counts`` and ``loss_decode`` gives none,
+    the config's top-level ``class_counts`` (each of our dataset bases has one) is filled in.
 
     The result may be swapped again: entries of ``loss_decode``'s own type are replaced as well.
 
@@ -53,17 +51,15 @@ def swap_loss(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     new_loss = _complete_loss(cfg)
     swapped = 0
-    for key in HEADS:
-        heads = cfg.model.get(key) or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            losses = head.get('loss_decode') or []
-            for loss in losses if isinstance(losses, list) else [losses]:
-                if _is_replaceable(loss, new_loss):
-                    _replace(loss, new_loss)
-                    # Counts of another data set are then refused when the model is built.
-                    if issubclass(_loss_class(loss), StatisticsBalancedLoss):
-                        loss['num_classes'] = head.get('num_classes')
-                    swapped += 1
+    for head in head_configs(cfg.model):
+        losses = head.get('loss_decode') or []
+        for loss in losses if isinstance(losses, list) else [losses]:
+            if _is_replaceable(loss, new_loss):
+                _replace(loss, new_loss)
+                # Counts of another data set are then refused when the model is built.
+                if issubclass(_loss_class(loss), StatisticsBalancedLoss):
+                    loss['num_classes'] = head.get('num_classes')
+                swapped += 1
     if not swapped:
         raise ValueError(
             f'No loss was replaced by {new_loss["type"]}: neither model.decode_head nor '
@@ -95,6 +91,9 @@ def _complete_loss(cfg: Config) -> dict[str, Any]:
 
 def _is_replaceable(loss: dict[str, Any], new_loss: dict[str, Any]) -> bool:
     if loss.get('use_sigmoid') or loss.get('use_mask'):
+        return False
+    # By this name a head that predicts masks (SAN) finds what classifies its queries, not pixels.
+    if loss.get('loss_name', '').startswith('loss_cls'):
         return False
     return _loss_class(loss) in (CrossEntropyLoss, _loss_class(new_loss))
 
