@@ -43,7 +43,7 @@ def options(folder: Path) -> list[str]:
         f'train_cfg.val_interval={ITERATIONS}',
         f'default_hooks.checkpoint.interval={ITERATIONS}',
         'default_hooks.logger.interval=1',
-        "custom_hooks=[dict(type='ClassWeightHook')]",
+        'custom_hooks.0.type=ClassWeightHook',
         *EXACT,
     ]
 
@@ -77,12 +77,13 @@ def test_two_ranks_with_batch_3_follow_one_with_batch_6(tmp_path: Path) -> None:
         'bash', ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', two, *common,
         'train_dataloader.batch_size=3', PYTHON=sys.executable, PORT=free_port(),
     )  # fmt: skip
-    for mine, theirs in zip(logged(two), logged(one), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4, nan_ok=True)
     assert len(logged(one)) == ITERATIONS + 1
+    for mine, theirs in zip(logged(two), logged(one), strict=True):
+        # Counts of pixels, of which one near a tie may fall to the other side.
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4, nan_ok=True)
     states = [
         torch.load(folder / f'iter_{ITERATIONS}.pth', weights_only=True)['state_dict']
         for folder in (two, one)
     ]
     assert any('running_recall' in name for name in states[0])
-    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6, equal_nan=True)
