@@ -71,11 +71,11 @@ def test_two_ranks_with_batch_3_follow_one_with_batch_6(tmp_path: Path) -> None:
     one, two = tmp_path / 'one', tmp_path / 'two'
     run(
         ROOT / 'tools/train.py', CONFIG, '--work-dir', one, *common,
-        'train_dataloader.batch_size=6',
+        'train_dataloader.batch_size=6', cwd=tmp_path,
     )  # fmt: skip
     run(
         'bash', ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', two, *common,
-        'train_dataloader.batch_size=3', PYTHON=sys.executable, PORT=free_port(),
+        'train_dataloader.batch_size=3', cwd=tmp_path, PYTHON=sys.executable, PORT=free_port(),
     )  # fmt: skip
     assert len(logged(one)) == ITERATIONS + 1
     for mine, theirs in zip(logged(two), logged(one), strict=True):
