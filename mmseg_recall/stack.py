@@ -7,11 +7,14 @@ unsuitable one is noticed, and the one place for a workaround of a defect in eit
 
 from __future__ import annotations
 
+import functools
 import os
 import runpy
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 STACKS: dict[str, dict[str, tuple[str, str]]] = {
     'onedl': {
@@ -121,6 +124,8 @@ def run_stock_script(name: str) -> None:
         name: File name in mmseg's ``tools`` folder.
     """
     _prepare_cpu_ranks()
+    _keep_checkpoints_whole()
+    _refuse_pickles()
     runpy.run_path(str(stock_script(name)), run_name='__main__')
 
 
@@ -133,6 +138,62 @@ def _prepare_cpu_ranks() -> None:
     if 'TORCHELASTIC_RUN_ID' in os.environ and not torch.cuda.is_available():
         torch.distributed.init_process_group('gloo')
         runner.convert_sync_batchnorm = lambda model, implementation: model
+
+
+def _keep_checkpoints_whole() -> None:
+    # A run may be killed at any moment. mmengine writes a checkpoint under its final name, removes
+    # the one before it first, and resumes from whatever its pointer names, half-written or not.
+    from mmengine.hooks import CheckpointHook
+    from mmengine.runner import runner
+
+    from .checkpoints import find_latest_checkpoint
+
+    runner.find_latest_checkpoint = find_latest_checkpoint
+    runner.save_checkpoint = _save_under_another_name(runner.save_checkpoint)
+    for method in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
+        setattr(CheckpointHook, method, _remove_last(getattr(CheckpointHook, method)))
+
+
+def _save_under_another_name(save: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(save)
+    def save_checkpoint(checkpoint: dict, filename: str, *args: Any, **kwargs: Any) -> None:
+        if '://' in filename:  # remote storage shows an object only when it is whole
+            save(checkpoint, filename, *args, **kwargs)
+        else:
+            temporary = f'{filename}.tmp'
+            save(checkpoint, temporary, *args, **kwargs)
+            os.replace(temporary, filename)
+
+    return save_checkpoint
+
+
+def _remove_last(save: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(save)
+    def save_then_remove(hook: Any, *args: Any, **kwargs: Any) -> None:
+        backend, removed = hook.file_backend, []
+        remove, backend.remove = backend.remove, removed.append
+        try:
+            save(hook, *args, **kwargs)
+        finally:
+            backend.remove = remove
+        best = getattr(hook, 'best_ckpt_path_dict', {}).values()
+        kept = {hook.last_ckpt, getattr(hook, 'best_ckpt_path', None), *best}
+        for path in removed:
+            if path not in kept:
+                remove(path)
+
+    return save_then_remove
+
+
+def _refuse_pickles() -> None:
+    # Where a checkpoint holds more than weights, the fork of mmengine unpickles it without a
+    # question, which runs whatever code is in it. Who trusts such a file sets torch's variable.
+    import torch
+    from packaging.version import Version
+
+    trusted = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    if Version(torch.__version__) >= Version('2.6') and not trusted:
+        os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
 def apply_workarounds() -> None:

@@ -29,6 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..checkpoints import best_checkpoint, checkpoint_step, last_checkpoint
 from ..datasets.files import write_atomically
 from . import work_dir as W
 from .plan import Plan, iou_metric
@@ -203,15 +204,15 @@ def _run(plan: Plan, out: Path, env: dict[str, str], stop: threading.Event) -> d
 
 def _train(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> float | None:
     """Train to the end; peak memory of the process in MiB, None if an earlier call trained."""
-    checkpoint = W.last_checkpoint(work_dir)
-    if checkpoint is not None and W.checkpoint_step(checkpoint) >= _iterations(plan):
+    checkpoint = last_checkpoint(work_dir)
+    if checkpoint is not None and checkpoint_step(checkpoint) >= _iterations(plan):
         return None
     arguments = [str(config), '--work-dir', str(work_dir)]
     if checkpoint is not None:
         # Named, because a config's own load_from would win over the search in the work directory.
         arguments += ['--resume', '--cfg-options', f'load_from={checkpoint}']
     usage = scripts.run('train.py', arguments)
-    checkpoint = W.last_checkpoint(work_dir)
+    checkpoint = last_checkpoint(work_dir)
     if usage.returncode or checkpoint is None:
         raise RunFailed('training', usage.returncode)
     return usage.memory_mib
@@ -219,7 +220,7 @@ def _train(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> float
 
 def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
     """Test the checkpoint that the rule names; its path."""
-    find = W.last_checkpoint if plan.checkpoint == 'last' else W.best_checkpoint
+    find = last_checkpoint if plan.checkpoint == 'last' else best_checkpoint
     checkpoint = find(work_dir)
     if checkpoint is None:
         raise ValueError(

@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
+from ..checkpoints import checkpoint_step
 from ..datasets.files import write_atomically
 from ..evaluation import load_areas
 from ..losses.class_counts import load_class_counts
@@ -61,7 +62,7 @@ def complete_record(
     return {
         **_identity(plan, cfg),
         'status': 'complete',
-        'checkpoint': {'rule': plan.checkpoint, 'step': W.checkpoint_step(checkpoint)},
+        'checkpoint': {'rule': plan.checkpoint, 'step': checkpoint_step(checkpoint)},
         'classes': classes,
         'palette': _palette(cfg),
         'training_pixels': _training_pixels(cfg, len(classes)),

@@ -1,4 +1,7 @@
-"""Read what mmengine leaves in a work directory: checkpoints, scalars, logs, results."""
+"""Read what mmengine leaves in a work directory: scalars, logs, results.
+
+Its checkpoints are the business of :mod:`mmseg_recall.checkpoints`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import json
 import math
 import re
 import statistics
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,28 +21,6 @@ def attempts(work_dir: Path) -> list[Path]:
     if not work_dir.is_dir():
         return []
     return sorted(p for p in work_dir.iterdir() if p.is_dir() and TIMESTAMP.fullmatch(p.name))
-
-
-def last_checkpoint(work_dir: Path) -> Path | None:
-    """The newest whole checkpoint, from which training resumes; None if there is none.
-
-    mmengine's pointer ``last_checkpoint`` is not asked: a run killed while it writes the pointer
-    leaves it empty.
-    """
-    found = [p for p in work_dir.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+\.pth', p.name)]
-    # torch's file ends with the directory of a zip archive, so a half-written one has none.
-    whole = [path for path in found if zipfile.is_zipfile(path)]
-    return max(whole, key=checkpoint_step, default=None)
-
-
-def best_checkpoint(work_dir: Path) -> Path | None:
-    """The newest checkpoint that ``save_best`` kept; None if there is none."""
-    return max(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
-
-
-def checkpoint_step(path: Path) -> int:
-    """Iteration (or epoch) in a checkpoint's name, such as 500 for ``iter_500.pth``."""
-    return int(re.search(r'(\d+)\.pth$', path.name).group(1))
 
 
 def scalar_lines(path: Path) -> Iterator[dict[str, Any]]:
