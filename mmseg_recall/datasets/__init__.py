@@ -1,7 +1,13 @@
 """Datasets, the converters that make them, and the statistics that the losses read."""
 
 from .camvid import CamVidDataset
+from .replayed_sampler import ReplayedInfiniteSampler
 from .synthia import SynthiaSeqsDataset
 from .virtual_kitti import VirtualKitti2Dataset
 
-__all__ = ['CamVidDataset', 'SynthiaSeqsDataset', 'VirtualKitti2Dataset']
+__all__ = [
+    'CamVidDataset',
+    'ReplayedInfiniteSampler',
+    'SynthiaSeqsDataset',
+    'VirtualKitti2Dataset',
+]
