@@ -27,7 +27,7 @@ def main() -> None:
         config.merge_from_dict(args.cfg_options)
     try:
         print(write_class_statistics(config, args.out, args.allow_evaluation_files))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from mmseg.datasets import BaseSegDataset
+
+from .files import unreadable
 
 
 class CheckedSegDataset(BaseSegDataset):
@@ -16,7 +19,7 @@ class CheckedSegDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: The image folder is missing or has no image, or a label is missing.
-        ValueError: An image or label has no bytes.
+        ValueError: An image or label has no bytes, or is nothing that can be read.
     """
 
     CONVERTER: str
@@ -26,7 +29,12 @@ class CheckedSegDataset(BaseSegDataset):
         folder = self.data_prefix['img_path']
         if not os.path.isdir(folder):
             raise FileNotFoundError(f'No image folder {folder}; make it with: {self.CONVERTER}')
-        samples = super().load_data_list()
+        try:
+            samples = super().load_data_list()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(error.filename, error) from error
         if not samples:
             raise FileNotFoundError(
                 f'No {self.img_suffix} images in {folder}; make them with: {self.CONVERTER}'
@@ -40,9 +48,13 @@ class CheckedSegDataset(BaseSegDataset):
 
 def _check_file(path: str, image: str) -> None:
     try:
-        size = os.stat(path).st_size
+        state = os.stat(path)
     except FileNotFoundError:
         what = 'The image is missing' if path == image else f'The label of {image} is missing'
         raise FileNotFoundError(f'{what}: {path}') from None
-    if size == 0:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError(f'{path}: not a file; put the file in its place')
+    if state.st_size == 0:
         raise ValueError(f'{path}: the file is empty (0 bytes); get or convert it again')

@@ -15,6 +15,7 @@ from .files import (
     image_header,
     is_current,
     link_or_copy,
+    read_whole,
     whole_folder,
     write_atomically,
 )
@@ -85,16 +86,14 @@ def convert_tree(
         description: Text before the progress bar.
 
     Raises:
-        FileNotFoundError: An image has no label; raised before anything is written.
-        ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
+        FileNotFoundError: An image has no label, or a label no image; raised before anything is
+            written.
+        ValueError: A file cannot be read, is damaged, of the wrong kind or size, or has an unknown
+            id.
         FileExistsError: ``out`` has something in it.
+        OSError: A file cannot be written, for want of space, say.
     """
-    missing = [pair for pair in pairs if not pair.raw_label.exists()]
-    if missing:
-        raise FileNotFoundError(
-            f'{len(missing)} of {len(pairs)} images have no label; the first is '
-            f'{missing[0].raw_image}, whose label should be {missing[0].raw_label}'
-        )
+    _refuse_unpaired(pairs)
     with whole_folder(Path(out)) as folder:
         convert = partial(_convert_pair, read_label=read_label, folder=folder)
         for _ in parallel_map(convert, pairs, description):
@@ -106,11 +105,31 @@ def convert_tree(
                 path.unlink()
 
 
+def _refuse_unpaired(pairs: Sequence[Pair]) -> None:
+    missing = [pair for pair in pairs if not pair.raw_label.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(pairs)} images have no label; the first is '
+            f'{missing[0].raw_image}, whose label should be {missing[0].raw_label}'
+        )
+    # An image that was lost would not only be left out: every split is drawn from the list.
+    labels = {pair.raw_label for pair in pairs}
+    folders = {(label.parent, label.suffix) for label in labels}
+    found = {path for folder, suffix in folders for path in folder.glob(f'[!.]*{suffix}')}
+    unpaired = sorted(found - labels)
+    if unpaired:
+        raise FileNotFoundError(
+            f'{len(unpaired)} of {len(found)} labels have no image; the first is {unpaired[0]}. '
+            'Get the images again, or remove the labels'
+        )
+
+
 def _convert_pair(pair: Pair, read_label: ReadLabel, folder: Path) -> None:
     image, label = pair.converted(folder)
     if is_current(image, pair.raw_image) and is_current(label, pair.raw_label):
         return
-    (width, height), _ = image_header(pair.raw_image.read_bytes(), pair.raw_image)
+    data = read_whole(pair.raw_image)
+    (width, height), _ = image_header(data, pair.raw_image)
     ids = read_label(pair.raw_label)
     if ids.shape != (height, width):
         raise ValueError(
@@ -121,7 +140,7 @@ def _convert_pair(pair: Pair, read_label: ReadLabel, folder: Path) -> None:
     if pair.raw_image.suffix == image.suffix:
         link_or_copy(pair.raw_image, image)
     else:
-        pixels = cv2.imdecode(np.fromfile(pair.raw_image, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         write_atomically(image, encode_png(pixels), pair.raw_image.stat().st_mtime_ns)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from .camvid import CamVidDataset
 from .convert import Pair, convert_tree
-from .files import image_header
+from .files import image_header, read_whole
 
 LAYOUTS = {
     'images/train': ('images/{split}', 'annotations/{split}'),
@@ -64,9 +64,10 @@ def read_raw_label(path: Path) -> np.ndarray:
         Ids 0-10 and 255, uint8, shape (height, width).
 
     Raises:
-        ValueError: The file is empty, truncated, of another kind, or has an unknown id.
+        ValueError: The file cannot be read, is empty, truncated, of another kind, or has an unknown
+            id.
     """
-    _, mode = image_header(path.read_bytes(), path)
+    _, mode = image_header(read_whole(path), path)
     if mode not in ('L', 'P'):
         raise ValueError(f'{path}: expected an 8-bit single-channel PNG, not mode {mode}')
     with Image.open(path) as image:
@@ -88,7 +89,7 @@ def convert_camvid(raw: str | Path, out: str | Path) -> None:
         out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
 
     Raises:
-        FileNotFoundError: A split or a label is missing.
+        FileNotFoundError: A split, a label or an image is missing.
         ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
         FileExistsError: ``out`` has something in it.
     """

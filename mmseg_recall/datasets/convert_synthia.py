@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .convert import Pair, convert_tree, split_names
-from .files import image_header
+from .files import image_header, read_whole
 from .synthia import SYNTHIA_IDS
 
 SIDES = ('Stereo_Left', 'Stereo_Right')
@@ -56,9 +56,10 @@ def read_raw_label(path: Path) -> np.ndarray:
         Ids 0-15, uint8, shape (height, width).
 
     Raises:
-        ValueError: The file is empty, truncated, of another kind, or has an unknown id.
+        ValueError: The file cannot be read, is empty, truncated, of another kind, or has an unknown
+            id.
     """
-    data = path.read_bytes()
+    data = read_whole(path)
     image_header(data, path)
     label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if label is None or label.dtype != np.uint16 or label.ndim != 3 or label.shape[2] != 3:
@@ -84,7 +85,7 @@ def convert_synthia_seqs(raw: str | Path, out: str | Path) -> None:
         out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
 
     Raises:
-        FileNotFoundError: A view or a label is missing.
+        FileNotFoundError: A view, a label or an image is missing.
         ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
         FileExistsError: ``out`` has something in it.
     """

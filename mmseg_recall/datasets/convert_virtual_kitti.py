@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from .convert import Pair, convert_tree, split_names
-from .files import image_header
+from .files import image_header, read_whole
 from .virtual_kitti import UNDEFINED_COLOUR, VIRTUAL_KITTI_COLOURS
 
 LAYOUTS = {
@@ -95,9 +95,10 @@ def read_raw_label(path: Path) -> np.ndarray:
         Ids 0-13 and 255, uint8, shape (height, width).
 
     Raises:
-        ValueError: The file is empty, truncated, of another kind, or has an unknown colour.
+        ValueError: The file cannot be read, is empty, truncated, of another kind, or has an unknown
+            colour.
     """
-    data = path.read_bytes()
+    data = read_whole(path)
     image_header(data, path)
     label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if label is None or label.dtype != np.uint8 or label.ndim != 3:
@@ -124,7 +125,7 @@ def convert_virtual_kitti(raw: str | Path, out: str | Path) -> None:
         out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
 
     Raises:
-        FileNotFoundError: A view or a label is missing.
+        FileNotFoundError: A view, a label or an image is missing.
         ValueError: A file is damaged, of the wrong kind or size, or has an unknown colour.
         FileExistsError: ``out`` has something in it.
     """

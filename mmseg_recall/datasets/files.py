@@ -6,10 +6,34 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
+
+
+def read_whole(path: Path) -> bytes:
+    """Contents of a file.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: There is something that cannot be read: a folder, a loop of symbolic links, a
+            file without the permission, or on a failing disk.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path} is missing') from None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: OSError) -> ValueError:
+    """What to raise where a file is there but the system cannot read it."""
+    return ValueError(
+        f'{path}: cannot be read ({error.strerror}); put the file in its place, or mend its '
+        'permissions'
+    )
 
 
 def write_atomically(path: Path, data: bytes, mtime_ns: int | None = None) -> None:
@@ -20,6 +44,9 @@ def write_atomically(path: Path, data: bytes, mtime_ns: int | None = None) -> No
         data: Contents.
         mtime_ns: Modification time to give the file, in nanoseconds.
 
+    Raises:
+        OSError: It cannot be written (a full disk, say); names it. What was there before stays.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / 'a' / 'b.txt'
@@ -27,31 +54,41 @@ def write_atomically(path: Path, data: bytes, mtime_ns: int | None = None) -> No
         >>> path.read_bytes()
         b'whole'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.write_bytes(data)
-    if mtime_ns is not None:
-        os.utime(temporary, ns=(mtime_ns, mtime_ns))
-    os.replace(temporary, path)
+    with _replacing(path) as temporary:
+        temporary.write_bytes(data)
+        if mtime_ns is not None:
+            os.utime(temporary, ns=(mtime_ns, mtime_ns))
 
 
 def link_or_copy(source: Path, path: Path) -> None:
-    """Hard-link ``source`` at ``path``, or copy it where the file system cannot; atomic."""
+    """Hard-link ``source`` at ``path``, or copy it where the file system cannot; atomic.
+
+    Raises:
+        OSError: As :func:`write_atomically`.
+    """
+    with _replacing(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source.resolve(), temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Another name to write ``path`` under, which takes its place when that is done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.unlink(missing_ok=True)
-    source = source.resolve()
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copy2(source, temporary)
-    os.replace(temporary, path)
-
-
-def _temporary(path: Path) -> Path:
     # Hidden, and with another suffix: mmseg lists neither as an image. The name is fixed, so the
     # run after a killed one overwrites what that left.
-    return path.with_name(f'.{path.name}.tmp')
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        # A write that fails for want of space does not say where it was.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f'{error.strerror}; not written', str(path)) from error
 
 
 def is_current(path: Path, source: Path) -> bool:
@@ -121,7 +158,7 @@ def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
                 image.verify()
             else:
                 image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f'{name}: truncated, damaged or not an image ({error}); get or convert it again'
         ) from error

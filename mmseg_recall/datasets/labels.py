@@ -9,7 +9,7 @@ import mmengine.fileio as fileio
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 
-from .files import image_header
+from .files import image_header, unreadable
 from .parallel import parallel_map
 
 
@@ -123,6 +123,8 @@ def _read(path: str, source: LabelSource) -> bytes:
     except FileNotFoundError:
         what = 'The image is' if path == source.image else f'The label of {source.image} is'
         raise FileNotFoundError(f'{what} missing: {path}') from None
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def count_label(source: LabelSource) -> np.ndarray:

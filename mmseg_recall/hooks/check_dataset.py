@@ -63,11 +63,20 @@ def check_dataset(dataset, cache: Path) -> None:
         ValueError: A file is damaged, a label of another size than its image, or with unknown
             ids; names the file.
     """
-    passed = json.loads(cache.read_text()) if cache.exists() else []
+    passed = _remembered(cache)
     fingerprint = _fingerprint(dataset)
     if fingerprint not in passed:
         check_samples(dataset)
         write_atomically(cache, json.dumps([*passed, fingerprint]).encode())
+
+
+def _remembered(cache: Path) -> list[str]:
+    try:
+        passed = json.loads(cache.read_text())
+    except (OSError, ValueError, RecursionError):
+        # Absent, or not what this hook has written: then nothing is known of any file.
+        return []
+    return passed if isinstance(passed, list) else []
 
 
 def _fingerprint(dataset) -> str:

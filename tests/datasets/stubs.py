@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from itertools import product
 from pathlib import Path
 
@@ -48,6 +49,29 @@ def damaged(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(bytes(data))
+
+
+def folder(path: Path) -> None:
+    """What nobody can read, root included, though it exists."""
+    path.unlink()
+    path.mkdir()
+
+
+def symlink_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def bomb(path: Path) -> None:
+    """A PNG that claims to have 10^10 pixels."""
+    data = path.read_bytes()
+    header = b'IHDR' + (100_000).to_bytes(4, 'big') * 2 + data[24:29]
+    path.write_bytes(data[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + data[33:])
+
+
+def remove(path: Path) -> None:
+    """Whatever is there."""
+    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def picture(rng: np.random.Generator) -> np.ndarray:

@@ -1,3 +1,5 @@
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,6 +62,9 @@ def make(tmp_path):
         (stubs.truncated, ValueError, 'truncated'),
         (stubs.damaged, ValueError, 'damaged'),
         (stubs.empty, ValueError, '0 bytes'),
+        (stubs.folder, ValueError, 'cannot be read'),
+        (stubs.symlink_loop, ValueError, 'cannot be read'),
+        (stubs.bomb, ValueError, 'damaged'),
         (bad_size, ValueError, '20x16 pixels'),
         (bad_mode, ValueError, 'single-channel'),
         (bad_depth, ValueError, 'single-channel'),
@@ -76,7 +81,13 @@ def test_a_bad_label_is_named_before_training(tmp_path, split, spoil, error, wor
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize('spoil', [stubs.missing, stubs.truncated, stubs.damaged, stubs.empty])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        *(stubs.missing, stubs.truncated, stubs.damaged, stubs.empty),
+        *(stubs.folder, stubs.symlink_loop, stubs.bomb),
+    ],
+)
 def test_a_bad_image_is_named_before_training(tmp_path, spoil):
     make(tmp_path)
     path = tmp_path / 'data' / 'images' / 'train' / NAME
@@ -114,6 +125,21 @@ def test_a_restart_reads_only_what_has_changed(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r'\[77\]'):
             hook.before_train(runner(tmp_path))
     assert read == [4, 3, 3, 3]
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff', b'{"a": 1}', b'3', b'[' * 100_000])
+def test_a_damaged_memory_of_the_check_is_not_believed(tmp_path, content):
+    make(tmp_path)
+    state = runner(tmp_path)
+    cache = Path(state.work_dir) / module.CheckDatasetHook.CACHE
+    cache.write_bytes(content)
+    hook = HOOKS.build(dict(type='CheckDatasetHook'))
+    hook.before_train(state)
+    assert len(json.loads(cache.read_text())) == 2
+    cache.write_bytes(content)
+    bad_ids(tmp_path / 'data' / 'annotations' / 'val' / NAME)
+    with pytest.raises(ValueError, match=r'\[77\]'):
+        hook.before_train(state)
 
 
 def test_void_and_reserved_ids_are_no_error_where_the_dataset_maps_them(tmp_path):

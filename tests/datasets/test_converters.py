@@ -1,6 +1,7 @@
 """What every converter must do, with the release of each data set."""
 
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -99,6 +100,10 @@ DAMAGE = {
     stubs.truncated: (ValueError, 'truncated'),
     stubs.empty: (ValueError, '0 bytes'),
     stubs.damaged: (ValueError, 'damaged'),
+    stubs.folder: (ValueError, 'cannot be read'),
+    # To Python, a loop does not exist.
+    stubs.symlink_loop: (FileNotFoundError, 'no label'),
+    stubs.bomb: (ValueError, 'damaged'),
 }
 
 each_converter = pytest.mark.parametrize('converter', CONVERTERS, ids=lambda c: c.name)
@@ -163,20 +168,72 @@ def test_a_bad_label_is_named_and_mending_it_is_enough(tmp_path, converter, spoi
     if error is FileNotFoundError:
         # Looked for before anything is written.
         assert not out.with_name('out.partial').exists()
+    stubs.remove(path)
     path.write_bytes(good)
     converter.convert(raw, out)
     check_tree(converter, raw, out, truth)
 
 
 @each_converter
-@pytest.mark.parametrize('spoil', [stubs.truncated, stubs.empty])
-def test_a_bad_image_is_named(tmp_path, converter, spoil):
+@pytest.mark.parametrize(
+    ('spoil', 'words'),
+    [
+        (stubs.truncated, 'truncated'),
+        (stubs.empty, '0 bytes'),
+        (stubs.folder, 'cannot be read'),
+        (stubs.symlink_loop, 'cannot be read'),
+    ],
+)
+def test_a_bad_image_is_named(tmp_path, converter, spoil, words):
     converter.write_raw(tmp_path / 'raw', 3)
     path = converter.find_pairs(tmp_path / 'raw')[1].raw_image
     spoil(path)
-    with pytest.raises(ValueError, match=r'truncated|0 bytes') as caught:
+    with pytest.raises(ValueError, match=words) as caught:
         converter.convert(tmp_path / 'raw', tmp_path / 'out')
     assert str(path) in str(caught.value)
+
+
+@each_converter
+def test_a_label_without_an_image_is_named(tmp_path, converter):
+    """The image that was lost would change which frames are in which split."""
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    converter.write_raw(raw, 3)
+    pair = converter.find_pairs(raw)[1]
+    pair.raw_image.unlink()
+    with pytest.raises(FileNotFoundError, match=r'1 of .* labels have no image') as caught:
+        converter.convert(raw, out)
+    assert str(pair.raw_label) in str(caught.value)
+    assert not out.exists() and not out.with_name('out.partial').exists()
+
+
+@each_converter
+def test_a_full_disk_is_named_and_leaves_nothing_that_looks_whole(tmp_path, converter):
+    raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
+    truth = converter.write_raw(raw, 3)
+    # The process may write no file beyond that size, which here ends in the middle of a label; the
+    # images are linked.
+    code = """if True:
+        import resource, runpy, signal, sys
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name='__main__')"""
+    run = subprocess.run(
+        [sys.executable, '-c', code, str(converter.tool), str(raw), '--out', str(out)],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.returncode == 1
+    # What the tool says comes last, and no traceback before it.
+    assert re.search(
+        rf"File too large; not written: '{partial}/annotations/.*\.png'\n$", run.stderr
+    )
+    assert 'Traceback' not in run.stderr
+    assert not out.exists()
+    assert not list(partial.rglob('*.tmp')) and not list(partial.rglob('annotations/**/*.png'))
+    converter.convert(raw, out)
+    check_tree(converter, raw, out, truth)
 
 
 @each_converter

@@ -91,6 +91,20 @@ def test_files_are_checked_when_they_are_listed(tmp_path, type_, suffix):
     label.unlink()
     with pytest.raises(FileNotFoundError, match=r'annotations/train/train1\.png'):
         DATASETS.build(config)
+    label.symlink_to(label)
+    with pytest.raises(ValueError, match=r'annotations/train/train1\.png: cannot be read'):
+        DATASETS.build(config)
+    label.unlink()
+    image = (tmp_path / 'images' / 'train' / 'train1').with_suffix(suffix)
+    picture = image.read_bytes()
+    stubs.symlink_loop(image)
+    with pytest.raises(ValueError, match=f'images/train/train1{suffix}: cannot be read'):
+        DATASETS.build(config)
+    image.unlink()
+    image.write_bytes(picture)
+    label.mkdir()
+    with pytest.raises(ValueError, match=r'annotations/train/train1\.png: not a file'):
+        DATASETS.build(config)
 
 
 def test_images_without_labels_can_be_listed(tmp_path):

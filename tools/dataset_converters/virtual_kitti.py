@@ -23,7 +23,7 @@ def main() -> None:
         return
     try:
         convert_virtual_kitti(args.raw, args.out)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
 
 
