@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+LARGEST = 2**63
+"""No count is as large: the weights stay far inside the range of float32."""
+
 
 def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
     """N_c of each class from a list, or from the JSON file of ``tools/class_statistics.py``.
 
     Args:
-        source: Counts, one a class, finite, not negative, not all zero; or a file's path.
+        source: Counts, one a class, in [0, 2**63), not all zero; or a file's path.
 
     Returns:
         (C,) float64.
@@ -34,14 +36,19 @@ def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
 
 
 def _read(path: Path) -> object:
-    if not path.is_file():
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
         raise FileNotFoundError(
             f'class counts file {path} does not exist. Write it from the training set of your '
             f'config:\n    python tools/class_statistics.py CONFIG --out {path}'
-        )
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f'class counts file {path} cannot be read ({error.strerror}): give the file that '
+            'tools/class_statistics.py has written'
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'class counts file {path} is not JSON: {error}') from error
     if not isinstance(content, dict) or not isinstance(content.get('pixels'), list):
         raise ValueError(
@@ -62,9 +69,16 @@ def _checked(counts: object, where: str) -> Tensor:
         isinstance(n, (int, float)) and not isinstance(n, bool) for n in counts
     ):
         raise ValueError(f'{where} must be a list of numbers, one a class, got {counts!r:.100}')
-    wrong = [f'class {c}: {n}' for c, n in enumerate(counts) if not (0 <= n < math.inf)]
+    wrong = [
+        f'class {c}: {n if isinstance(n, float) or n < LARGEST else "2**63 or more"}'
+        for c, n in enumerate(counts)
+        if not 0 <= n < LARGEST
+    ]
     if wrong:
-        raise ValueError(f'{where} must be finite and not negative; got {", ".join(wrong[:10])}')
+        raise ValueError(
+            f'{where} must be numbers of pixels, finite and not negative; got '
+            f'{", ".join(wrong[:10])}'
+        )
     if sum(counts) == 0:
         raise ValueError(f'{where} are all zero: at least one class must have pixels')
     return torch.tensor(counts, dtype=torch.float64)
