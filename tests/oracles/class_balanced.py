@@ -1,4 +1,4 @@
-from fractions import Fraction
+from decimal import Decimal, localcontext
 
 from hypothesis import strategies as st
 
@@ -19,9 +19,12 @@ def loss(
     beta: float | None = None,
     normalization: str = 'pixels',
 ) -> Result:
-    # Exact rational arithmetic: (1 - b) / (1 - b^n) cancels badly in floats.
-    total = sum(class_counts)
-    b = Fraction(total - 1, total) if beta is None else Fraction(beta)
-    raw = [(1 - b) / (1 - b**n) if n else Fraction(0) for n in class_counts]
-    weight = [float(w * num_classes / sum(raw)) for w in raw]
+    # With 60 digits: (1 - b) / (1 - b^n) cancels badly in floats.
+    with localcontext() as context:
+        context.prec = 60
+        total = Decimal(sum(class_counts))
+        b = (total - 1) / total if beta is None else Decimal(beta)
+        raw = [(1 - b) / (1 - b**n) if n else Decimal(0) for n in class_counts]
+        scale = num_classes / sum(raw)
+        weight = [float(w * scale) for w in raw]
     return weighted_cross_entropy(pixels, weight, normalization)

@@ -3,6 +3,8 @@ from hypothesis import strategies as st
 from .common import Pixels, Result, softmax, through_softmax
 
 RANKS_PIXELS = True
+# An error is a sum of probabilities, rounded once a class.
+ROUNDINGS_PER_CLASS = 0.25
 
 
 def options(num_classes: int) -> st.SearchStrategy[dict]:

@@ -1,0 +1,66 @@
+"""A disk that fills up half-way: nothing half-written under its name, nothing left besides."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmseg_recall.datasets import files
+
+
+def fill_up(path: Path, data: bytes) -> None:
+    with path.open('wb') as file:
+        file.write(data[: len(data) // 2])
+    # As write(2) says it: without a name.
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_file_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / 'a file.txt'
+    files.write_atomically(path, b'before')
+    with monkeypatch.context() as full:
+        full.setattr(Path, 'write_bytes', fill_up)
+        for name in (path, tmp_path / 'new.txt'):
+            with pytest.raises(OSError, match='No space left on device; not written') as error:
+                files.write_atomically(name, b'after')
+            assert error.value.errno == errno.ENOSPC
+            assert error.value.filename == str(name)
+    assert contents(tmp_path) == {'a file.txt': b'before'}
+    files.write_atomically(path, b'after')
+    assert contents(tmp_path) == {'a file.txt': b'after'}
+
+
+def test_a_copy_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, folder = tmp_path / 'source.png', tmp_path / 'out'
+    source.write_bytes(b'picture')
+    files.write_atomically(folder / 'copy.png', b'before')
+
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, 'link', no_link)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, 'copy2', lambda source, path: fill_up(path, source.read_bytes()))
+        with pytest.raises(OSError, match='No space left') as error:
+            files.link_or_copy(source, folder / 'copy.png')
+    assert error.value.filename == str(folder / 'copy.png')
+    assert contents(folder) == {'copy.png': b'before'}
+    files.link_or_copy(source, folder / 'copy.png')
+    assert contents(folder) == {'copy.png': b'picture'}
+
+
+def test_a_folder_that_is_not_complete_has_another_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Path, 'write_bytes', fill_up)
+    out = tmp_path / 'tree'
+    with pytest.raises(OSError, match='No space left'), files.whole_folder(out) as folder:
+        files.write_atomically(folder / 'a.txt', b'whole')
+    assert not out.exists()
+    assert [path.name for path in tmp_path.rglob('*')] == ['tree.partial']
