@@ -31,12 +31,16 @@ def undisturbed(root, tmp_path_factory) -> Path:
 
 def run_through(root: Path, folder: Path, **options: Any) -> Path:
     config = write_config(folder / 'config.py', root, **options)
-    assert train(config, folder / 'work') == 0, output(folder / 'work')
+    assert train(config, folder / 'work') == 0, end_of_output(folder / 'work')
     return folder / 'work'
 
 
 def output(work_dir: Path) -> str:
     return (work_dir / 'output.txt').read_text()
+
+
+def end_of_output(work_dir: Path) -> str:
+    return output(work_dir)[-4000:]
 
 
 def resumed_from(work_dir: Path) -> int:
@@ -81,10 +85,10 @@ def assert_same_end(work_dir: Path, undisturbed: Path) -> None:
 )
 def test_same_bits_after_a_kill(root, undisturbed, tmp_path, moment):
     config, work_dir = write_config(tmp_path / 'config.py', root), tmp_path / 'work'
-    assert train(config, work_dir, kill=moment) == -signal.SIGKILL, output(work_dir)
+    assert train(config, work_dir, kill=moment) == -signal.SIGKILL, end_of_output(work_dir)
     # Nothing half-written has the name of something whole.
     assert all(map(is_whole, work_dir.glob('*.pth')))
-    assert train(config, work_dir, '--resume') == 0, output(work_dir)
+    assert train(config, work_dir, '--resume') == 0, end_of_output(work_dir)
     assert resumed_from(work_dir) == KILLS[moment].resumes_from
     assert_same_end(work_dir, undisturbed)
     # The best checkpoint is not lost either.
@@ -111,7 +115,7 @@ def test_same_bits_with_random_numbers(root, tmp_path, options):
     undisturbed = run_through(root, tmp_path, **options)
     config, work_dir = tmp_path / 'config.py', tmp_path / 'killed'
     assert train(config, work_dir, kill='between two checkpoints') == -signal.SIGKILL
-    assert train(config, work_dir, '--resume') == 0, output(work_dir)
+    assert train(config, work_dir, '--resume') == 0, end_of_output(work_dir)
     assert resumed_from(work_dir) == 20
     assert_same_end(work_dir, undisturbed)
 
@@ -122,7 +126,7 @@ def test_without_the_hook_dropout_differs_after_a_resume(root, tmp_path):
     undisturbed = run_through(root, tmp_path, dropout=0.5)
     config, work_dir = tmp_path / 'config.py', tmp_path / 'killed'
     assert train(config, work_dir, kill='between two checkpoints') == -signal.SIGKILL
-    assert train(config, work_dir, '--resume') == 0, output(work_dir)
+    assert train(config, work_dir, '--resume') == 0, end_of_output(work_dir)
     with pytest.raises(AssertionError, match='state_dict'):
         assert_same_end(work_dir, undisturbed)
 
@@ -133,10 +137,10 @@ def test_a_truncated_checkpoint_is_refused_by_name(root, undisturbed, tmp_path):
     config, work_dir = write_config(tmp_path / 'config.py', root), tmp_path / 'work'
     keep_all = ['--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=-1']
     short = [*keep_all, 'train_cfg.max_iters=30']
-    assert train(config, work_dir, *short) == 0, output(work_dir)
+    assert train(config, work_dir, *short) == 0, end_of_output(work_dir)
     stubs.truncated(work_dir / 'iter_30.pth')
     stubs.truncated(work_dir / 'iter_20.pth')
-    assert train(config, work_dir, '--resume', *keep_all) == 0, output(work_dir)
+    assert train(config, work_dir, '--resume', *keep_all) == 0, end_of_output(work_dir)
     assert resumed_from(work_dir) == 10
     for name in ('iter_30', 'iter_20'):
         assert f'{work_dir / name}.pth is missing, truncated or damaged' in output(work_dir)
