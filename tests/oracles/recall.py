@@ -7,8 +7,9 @@ def options(num_classes: int) -> st.SearchStrategy[dict]:
     return st.fixed_dictionaries(
         {},
         optional=dict(
-            smoothing=st.floats(0, 10),
-            min_weight=st.floats(0, 1),
+            # Not below what float32 can weigh.
+            smoothing=st.just(0.0) | st.floats(1e-6, 10),
+            min_weight=st.just(0.0) | st.floats(1e-6, 1),
             normalization=normalizations,
         ),
     )
