@@ -59,7 +59,8 @@ INLINE float float_of(int32_t bits) {
     return x;
 }
 
-/* exp(x) for x <= 0 to 1 ulp; 0 where it is no normal number. */
+/* exp(x) for x <= 0 to 1 ulp; 0 where it is no normal number; NaN of NaN, whose other bits would
+ * else be shifted into the exponent. */
 INLINE float exp_of(float x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: what is added to it is rounded to integer */
     float shifted = x * 1.44269504f + magic;
@@ -72,7 +73,8 @@ INLINE float exp_of(float x) {
     p = p * r + 0.499999934f;
     p = p * (r * r) + r + 1.0f;
     float y = float_of((int32_t)((uint32_t)bits_of(p) + ((uint32_t)bits_of(shifted) << 23)));
-    return x < -87.3f ? 0.0f : y;
+    y = x < -87.3f ? 0.0f : y;
+    return x == x ? y : x;
 }
 
 /* log(x) for finite x >= 1 to 1 ulp; NaN of NaN. */

@@ -256,3 +256,13 @@ def test_the_number_of_threads_changes_nothing(name, monkeypatch) -> None:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
     assert torch.equal(gradient, again)
+
+
+@every_function
+@pytest.mark.parametrize('bits', [0x7F800001, 0x7FBFFFFF, 0x7FC00000, 0x7FFFFFFF, -1])
+@pytest.mark.parametrize('at', [0, 1])
+def test_a_nan_stays_one_whatever_its_other_bits(name, bits, at) -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5]] * 20)
+    logits[:, at] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    (value, *_) = FUNCTIONS[name](logits, torch.zeros(20, dtype=torch.int64))
+    assert value.flatten()[0].isnan()
