@@ -35,7 +35,8 @@ def site(tmp_path_factory) -> Path:
 
 def test_wheel_carries_every_module_config_and_tool(site):
     for name in PACKAGED:
-        ours = {p.relative_to(ROOT) for p in (ROOT / name).rglob('*') if p.suffix in {'.py', '.sh'}}
+        files = (p for p in (ROOT / name).rglob('*') if p.suffix in {'.py', '.sh', '.md'})
+        ours = {p.relative_to(ROOT) for p in files}
         packaged = site / 'mmseg_recall' / '.mim'
         assert ours == {
             p.relative_to(packaged) for p in (packaged / name).rglob('*') if p.is_file()
