@@ -77,7 +77,7 @@ results: .venv-torchvision/ready
 		"operators = torch.library.Library('torchvision', 'DEF')" \
 		"operators.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
 		"operators.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
-		> .venv-torchvision/lib/python3*/site-packages/sitecustomize.py
+		> "$$(echo .venv-torchvision/lib/python3*/site-packages)/sitecustomize.py"
 	.venv-torchvision/bin/python -c 'import mmpretrain, timm'
 	@touch $@
 
