@@ -77,8 +77,14 @@ class SDNHead(LinearClsHead):
 def drop_feature_head(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state of a model with an SDNHead without g, as the same model with a LinearClsHead has.
 
+    Raises:
+        ValueError: There is no g.
+
     Example:
-        >>> sorted(drop_feature_head({'head.fc.bias': 0, 'head.feature_head.fc.bias': 1}))
-        ['head.fc.bias']
+        >>> drop_feature_head({'head.fc.bias': 0, 'head.feature_head.fc.bias': 1})
+        {'head.fc.bias': 0}
     """
-    return {k: v for k, v in state_dict.items() if 'feature_head.' not in k}
+    kept = {key: value for key, value in state_dict.items() if 'feature_head.' not in key}
+    if len(kept) == len(state_dict):
+        raise ValueError('no weights of a feature_head: this is no model with an SDNHead')
+    return kept
