@@ -9,9 +9,12 @@ from ..stack import check_mmpretrain
 check_mmpretrain()
 
 from . import (  # noqa: E402, F401  (importing registers)
+    datasets,
     deferred_reweighting,
+    head_runner,
     ldam,
     losses,
+    metrics,
     post_hoc,
     sdn_head,
 )
