@@ -103,6 +103,37 @@ def test_recall_loss_of_a_few_samples_of_thousands_of_classes(impl: str, monkeyp
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ('options', 'of_a_hit'), [({}, 0.0), (dict(smoothing=1.0), 0.5), (dict(momentum=0.9), 0.0)]
+)
+def test_samples_alone_in_their_class_weigh_by_hit_or_miss(options: dict, of_a_hit: float) -> None:
+    logits, _ = batch()
+    target = torch.arange(BATCH)
+    loss = RecallLoss(ignore_index=None, **options)
+    value = loss(logits, target)
+    hit = logits.argmax(1) == target
+    each = F.cross_entropy(logits.double(), target, reduction='none')
+    expected = (torch.where(hit, of_a_hit, 1.0) * each).mean()
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_momentum_makes_the_weight_follow_the_recall_of_single_samples() -> None:
+    """Smoothing by one sample then halves the range: 1 - R / 2."""
+    hits = torch.rand(2000, generator=torch.Generator().manual_seed(0)) < 0.6
+    target = torch.tensor([0])
+    weights = {}
+    for smoothing in (0.0, 1.0):
+        loss = RecallLoss(momentum=0.9, smoothing=smoothing)
+        seen = []
+        for hit in hits.tolist():
+            loss(torch.tensor([[1.0, 0.0] if hit else [0.0, 1.0]]), target)
+            seen.append(loss.last_weight[0])
+        weights[smoothing] = torch.stack(seen[100:])
+    assert weights[0.0].mean().item() == pytest.approx(0.4, abs=0.03)
+    assert weights[0.0].std() < 0.15 < 0.49  # 0.49 is that of a weight of 0 or 1
+    torch.testing.assert_close(weights[1.0], 0.5 + weights[0.0] / 2)
+
+
 def test_the_default_ignore_index_is_refused_where_it_is_a_class() -> None:
     logits, target = batch()
     with pytest.raises(ValueError, match='255, which is one of the 8142 classes'):
@@ -122,7 +153,9 @@ def test_soft_labels_are_refused(name: str) -> None:
 def test_segmentation_imports_nothing_of_it() -> None:
     package = Path(mmseg_recall.__path__[0])
     statement = re.compile(r'^\s*(from|import) .*(mmpretrain|classification)', re.MULTILINE)
-    sources = [p for p in package.rglob('*.py') if p.parent.name != 'classification']
+    sources = [
+        p for p in package.rglob('*.py') if 'classification' not in p.relative_to(package).parts
+    ]
     assert len(sources) > 30
     assert not [p for p in sources if statement.search(p.read_text())]
 
