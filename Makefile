@@ -29,6 +29,13 @@ test-openmmlab: .venv-openmmlab/ready
 test-classification: .venv-torchvision/ready
 	.venv-torchvision/bin/python -m pytest tests/classification mmseg_recall/classification
 
+# Lines and branches that the whole suite runs, on the default stack.
+coverage: .venv/ready .venv-torchvision/ready
+	.venv/bin/python -m pytest --cov --cov-report=
+	.venv-torchvision/bin/python -m pytest tests/classification mmseg_recall/classification \
+		--cov --cov-append --cov-report=
+	.venv/bin/coverage report --show-missing --skip-covered --fail-under=95
+
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
