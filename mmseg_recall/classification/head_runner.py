@@ -7,8 +7,9 @@ import inspect
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import RUNNERS  # mmpretrain's scripts look for runners here
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS, RUNNERS
+from mmpretrain.registry import MODELS
 
 
 def swap_head(cfg: Config) -> Config:
