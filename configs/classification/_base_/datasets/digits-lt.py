@@ -5,6 +5,7 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=0,
     persistent_workers=False,
+    pin_memory=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -18,6 +19,7 @@ val_dataloader = dict(
     batch_size=500,
     num_workers=0,
     persistent_workers=False,
+    pin_memory=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type=dataset_type, split='test', pipeline=[dict(type='PackInputs')]),
