@@ -40,8 +40,8 @@ from mmengine.structures import PixelData
 from mmseg.models.losses import CrossEntropyLoss, FocalLoss, LovaszLoss, OhemCrossEntropy
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from rich.progress import track
 from torch import Tensor
-from tqdm import tqdm
 
 import mmseg_recall  # noqa: F401  (registers the losses)
 from mmseg_recall.losses import available_losses
@@ -123,7 +123,7 @@ def measure(rows: list[Row], rounds: int, label: str) -> None:
             row.run()  # compiling takes memory of its own
         row.measure_peak()
     spent = dict.fromkeys((row.name for row in rows), 0.0)
-    for _ in tqdm(range(rounds), desc=label):
+    for _ in track(range(rounds), description=label):
         for row in rows:
             run: tuple[float | None, float | None] = (None, None)
             if spent[row.name] < BUDGET:
