@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
-from ..losses.statistics_balanced import StatisticsBalancedLoss
+from ..losses.class_counts import ClassCountsLoss
 from .fused_head import fuse_tails, head_configs
 
 
@@ -57,7 +57,7 @@ def swap_loss(cfg: Config) -> Config:
             if _is_replaceable(loss, new_loss):
                 _replace(loss, new_loss)
                 # Counts of another data set are then refused when the model is built.
-                if issubclass(_loss_class(loss), StatisticsBalancedLoss):
+                if issubclass(_loss_class(loss), ClassCountsLoss):
                     loss['num_classes'] = head.get('num_classes')
                 swapped += 1
     if not swapped:

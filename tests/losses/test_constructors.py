@@ -31,6 +31,9 @@ STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, Clas
         (InverseFrequencyLoss, dict(class_counts=[1], mode='mean'), 'median'),
         (ClassBalancedLoss, dict(class_counts=[1], beta=1.0), 'beta'),
         (InverseFrequencyLoss, {}, 'class_statistics.py CONFIG'),
+        (InverseFrequencyLoss, dict(class_counts=[1], exponent=1.5), r'exponent .*\[0, 1\]'),
+        (ClassBalancedLoss, dict(class_counts=[1], exponent=-0.1), r'exponent .*\[0, 1\]'),
+        (ClassBalancedLoss, dict(class_counts=[1], exponent=float('nan')), 'exponent'),
     ],
 )
 def test_bad_options_are_refused(cls: type, options: dict, message: str) -> None:
@@ -77,6 +80,25 @@ def test_counts_from_a_file_are_those_of_the_list(cls: type, tmp_path: Path) -> 
     path = tmp_path / 'class_counts.json'
     path.write_text(json.dumps(dict(classes=['a', 'b', 'c'], pixels=[7, 0, 2])))
     assert torch.equal(cls(class_counts=str(path)).weight, cls(class_counts=[7, 0, 2]).weight)
+
+
+@STATISTICS_BALANCED
+def test_exponent_goes_from_cross_entropy_to_the_weights(cls: type) -> None:
+    weight = cls(class_counts=[7, 0, 2]).weight
+    assert cls(class_counts=[7, 0, 2], exponent=0).weight.tolist() == [1, 0, 1]
+    torch.testing.assert_close(cls(class_counts=[7, 0, 2], exponent=0.5).weight, weight.sqrt())
+
+
+def test_counts_of_other_classes_name_both(tmp_path: Path) -> None:
+    path = tmp_path / 'class_counts.json'
+    path.write_text(json.dumps(dict(classes=['road', 'sky'], pixels=[7, 2])))
+    loss = InverseFrequencyLoss(class_counts=path)
+    loss.check_names(('road', 'sky'))
+    with pytest.raises(ValueError, match=r"class_counts.json.* class 1 is 'sky' .* 'pole' in"):
+        loss.check_names(('road', 'pole', 'sky'))
+    with pytest.raises(ValueError, match="class 1 is 'sky' there and None"):
+        loss.check_names(('road',))
+    InverseFrequencyLoss(class_counts=[7, 2]).check_names(('sky', 'road'))
 
 
 @pytest.mark.parametrize(
