@@ -11,6 +11,7 @@ from .soft_iou import soft_intersection_union, soft_iou_loss
 from .weights import (
     class_balanced_weight,
     inverse_frequency_weight,
+    log_prior,
     median_frequency_weight,
     recall_weight,
 )
@@ -27,6 +28,7 @@ __all__ = [
     'hardest_mean',
     'inverse_frequency_weight',
     'jaccard',
+    'log_prior',
     'lovasz_softmax',
     'median_frequency_weight',
     'precision',

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_recall.losses.logit_adjusted import LogitAdjustedLoss
 from mmseg_recall.losses.performance_balanced import (
     MetricWeightedLoss,
     OHEMLoss,
@@ -34,6 +35,10 @@ STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, Clas
         (InverseFrequencyLoss, dict(class_counts=[1], exponent=1.5), r'exponent .*\[0, 1\]'),
         (ClassBalancedLoss, dict(class_counts=[1], exponent=-0.1), r'exponent .*\[0, 1\]'),
         (ClassBalancedLoss, dict(class_counts=[1], exponent=float('nan')), 'exponent'),
+        (LogitAdjustedLoss, {}, 'class_statistics.py CONFIG'),
+        (LogitAdjustedLoss, dict(class_counts=[1], tau=-1.0), 'tau'),
+        (LogitAdjustedLoss, dict(class_counts=[1, 0, 2, 0]), '0 for the classes 1, 3'),
+        (LogitAdjustedLoss, dict(class_counts=[1, 2], num_classes=3), '2 classes, .* is 3'),
     ],
 )
 def test_bad_options_are_refused(cls: type, options: dict, message: str) -> None:
@@ -65,14 +70,14 @@ def test_bad_counts_are_refused(cls: type, counts: object, message: str, tmp_pat
             cls(class_counts=path)
 
 
-@STATISTICS_BALANCED
+@pytest.mark.parametrize('cls', [InverseFrequencyLoss, ClassBalancedLoss, LogitAdjustedLoss])
 def test_counts_for_other_classes_name_both(cls: type) -> None:
     loss = cls(class_counts=[1, 2, 3])
     with pytest.raises(ValueError, match='3 classes, the logits have 4'):
         loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
     with pytest.raises(ValueError, match='3 classes, num_classes is 4'):
         cls(class_counts=[1, 2, 3], num_classes=4)
-    assert len(cls(class_counts=[1, 2, 3], num_classes=3).weight) == 3
+    assert cls(class_counts=[1, 2, 3], num_classes=3).class_counts.tolist() == [1, 2, 3]
 
 
 @STATISTICS_BALANCED
