@@ -7,7 +7,8 @@ from .focal import focal_modulation
 from .fused import resized_class_nll_sums
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
-from .soft_iou import soft_intersection_union, soft_iou_loss
+from .seesaw import seesaw_logits
+from .soft_iou import soft_intersection_union, soft_iou_loss, soft_sums, tversky_loss
 from .weights import (
     class_balanced_weight,
     inverse_frequency_weight,
@@ -35,9 +36,12 @@ __all__ = [
     'recall',
     'recall_weight',
     'resized_class_nll_sums',
+    'seesaw_logits',
     'soft_intersection_union',
     'soft_iou_loss',
+    'soft_sums',
     'tversky',
+    'tversky_loss',
     'valid_pixels',
     'weighted_mean',
 ]

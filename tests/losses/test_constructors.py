@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_recall.losses import available_losses
 from mmseg_recall.losses.logit_adjusted import LogitAdjustedLoss
 from mmseg_recall.losses.performance_balanced import (
     MetricWeightedLoss,
     OHEMLoss,
     SoftmaxFocalLoss,
 )
-from mmseg_recall.losses.region_based import LovaszSoftmaxLoss, SoftIoULoss
+from mmseg_recall.losses.region_based import RegionLoss, SoftIoULoss
+from mmseg_recall.losses.seesaw import SeesawLoss
+from mmseg_recall.losses.soft_tversky import SoftTverskyLoss
 from mmseg_recall.losses.statistics_balanced import ClassBalancedLoss, InverseFrequencyLoss
 
 STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, ClassBalancedLoss])
@@ -35,6 +38,11 @@ STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, Clas
         (InverseFrequencyLoss, dict(class_counts=[1], exponent=1.5), r'exponent .*\[0, 1\]'),
         (ClassBalancedLoss, dict(class_counts=[1], exponent=-0.1), r'exponent .*\[0, 1\]'),
         (ClassBalancedLoss, dict(class_counts=[1], exponent=float('nan')), 'exponent'),
+        (SeesawLoss, dict(p=-1.0), 'p must'),
+        (SeesawLoss, dict(q=float('nan')), 'q must'),
+        (SoftTverskyLoss, dict(alpha=-0.1), 'alpha'),
+        (SoftTverskyLoss, dict(beta=0.0), 'beta'),
+        (SoftTverskyLoss, dict(gamma=0.0), 'gamma'),
         (LogitAdjustedLoss, {}, 'class_statistics.py CONFIG'),
         (LogitAdjustedLoss, dict(class_counts=[1], tau=-1.0), 'tau'),
         (LogitAdjustedLoss, dict(class_counts=[1, 0, 2, 0]), '0 for the classes 1, 3'),
@@ -138,7 +146,15 @@ def test_a_class_never_seen_weighs_nothing() -> None:
         assert cls(class_counts=[5, 3, 0])(logits, target) == 0
 
 
-@pytest.mark.parametrize('cls', [SoftIoULoss, LovaszSoftmaxLoss])
+@pytest.mark.parametrize(
+    'cls', [cls for cls in available_losses().values() if issubclass(cls, RegionLoss)]
+)
 def test_region_losses_refuse_a_weight_per_pixel(cls: type) -> None:
     with pytest.raises(ValueError, match='sampler'):
         cls()(torch.zeros(1, 2, 3), torch.zeros(1, 3).long(), weight=torch.ones(1, 3))
+
+
+def test_tversky_of_one_and_one_is_the_soft_iou() -> None:
+    logits, target = torch.randn(2, 4, 9), torch.randint(3, (2, 9))
+    expected = SoftIoULoss()(logits, target)
+    torch.testing.assert_close(SoftTverskyLoss(alpha=1, beta=1)(logits, target), expected)

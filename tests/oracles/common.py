@@ -5,7 +5,9 @@ lists of numbers. ``pixels`` is a list of (logits, label) of the *valid* pixels.
 module named after its loss (``RecallLoss``: ``recall.py``) with
 
 - ``options(num_classes)``: a hypothesis strategy of constructor arguments,
-- ``loss(pixels, num_classes, **options)``: (value, gradient), one list of C numbers a pixel.
+- ``loss(pixels, num_classes, **options)``: (value, gradient), one list of C numbers a pixel,
+- ``GRADCHECK``, options that turn off what keeps finite differences from being the gradient: a
+  factor that is taken for a constant, or that changes from batch to batch.
 """
 
 from __future__ import annotations
