@@ -12,11 +12,16 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmseg_recall/__init__.py').read_text())[1]
 # stack.py imports nothing that is not in the standard library.
-STACKS = runpy.run_path(str(ROOT / 'mmseg_recall/stack.py'))['STACKS']
+STACK = runpy.run_path(str(ROOT / 'mmseg_recall/stack.py'))
+
+
+def requirements(ranges: dict[str, tuple[str, str]]) -> list[str]:
+    return [f'{dist}>={low},<{high}' for dist, (low, high) in ranges.items()]
+
+
 # mmseg imports ftfy and regex without requiring them.
 STACK_EXTRAS = {
-    name: [f'{dist}>={low},<{high}' for dist, (low, high) in ranges.items()] + ['ftfy', 'regex']
-    for name, ranges in STACKS.items()
+    name: [*requirements(ranges), 'ftfy', 'regex'] for name, ranges in STACK['STACKS'].items()
 }
 SOURCE = 'mmseg_recall/functional/kernels.c'
 # A shared library of plain C, not a Python module. Optional: torch does its work without it.
@@ -59,6 +64,12 @@ setup(
     install_requires=['torch>=2.4'],
     extras_require={
         **STACK_EXTRAS,
+        # For the onedl stack. mmpretrain imports torchvision without requiring it.
+        'classification': [
+            *requirements(STACK['MMPRETRAIN']['onedl']),
+            'scikit-learn',
+            'torchvision',
+        ],
         'report': ['jinja2', 'matplotlib'],
         'dev': ['hypothesis', 'pytest', 'pytest-cov', 'ruff>=0.17,<0.18', 'setuptools>=70.1'],
     },

@@ -30,6 +30,12 @@ STACKS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """Supported distributions of each stack: first supported version, first unsupported version."""
 
+MMPRETRAIN: dict[str, dict[str, tuple[str, str]]] = {
+    'onedl': {'onedl-mmpretrain': ('1.3', '1.4')},
+    'openmmlab': {'mmpretrain': ('1.2', '1.3')},
+}
+"""What classification needs on each stack, in the same form."""
+
 INSTALL_HELP = """\
 Install one of the two stacks:
     pip install 'mmseg_recall[onedl]'       # maintained, pure Python
@@ -79,6 +85,22 @@ def check_stack() -> str:
     return name
 
 
+def check_mmpretrain() -> None:
+    """Check that mmpretrain is installed, of the distribution that belongs to the stack.
+
+    Raises:
+        ImportError: It is not, or in another version; the message is the line that installs it.
+    """
+    ((dist, (low, high)),) = MMPRETRAIN[check_stack()].items()
+    found = _installed_version(dist)
+    if not (found and _in_range(found, low, high)):
+        raise ImportError(
+            f'mmseg_recall.classification needs {dist} >={low},<{high}, and '
+            f'{found or "none"} is installed. Install it beside the stack:\n'
+            f"    pip install '{dist}>={low},<{high}' scikit-learn torchvision"
+        )
+
+
 def _installed_version(dist: str) -> str | None:
     try:
         return version(dist)
@@ -93,41 +115,43 @@ def _in_range(found: str, low: str, high: str) -> bool:
     return Version(low) <= Version(found) < Version(high)
 
 
-def stock_script(name: str) -> Path:
+def stock_script(name: str, package: str = 'mmseg') -> Path:
     """Path of a script of the installed mmseg, such as ``train.py``.
 
     Args:
-        name: File name in mmseg's ``tools`` folder.
+        name: File name in the package's ``tools`` folder.
+        package: Whose script: 'mmseg' or 'mmpretrain'.
 
     Raises:
-        FileNotFoundError: The installed mmseg carries no such script.
+        FileNotFoundError: The installed package carries no such script.
 
     Example:
         >>> stock_script('train.py').name
         'train.py'
     """
-    package = Path(find_spec('mmseg').origin).parent
+    folder = Path(find_spec(package).origin).parent
     # A wheel carries the scripts in mmseg/.mim; an editable checkout has them beside the package.
-    candidates = [package / '.mim' / 'tools' / name, package.parent / 'tools' / name]
+    candidates = [folder / '.mim' / 'tools' / name, folder.parent / 'tools' / name]
     for path in candidates:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f'The installed mmseg has no {name}; looked for ' + ' and '.join(map(str, candidates))
+        f'The installed {package} has no {name}; looked for ' + ' and '.join(map(str, candidates))
     )
 
 
-def run_stock_script(name: str) -> None:
+def run_stock_script(name: str, package: str = 'mmseg') -> None:
     """Run a script of the installed mmseg as ``__main__``, with this process's arguments.
 
     Args:
-        name: File name in mmseg's ``tools`` folder.
+        name: File name in the package's ``tools`` folder.
+        package: Whose script: 'mmseg' or 'mmpretrain'.
     """
     _prepare_cpu_ranks()
     _keep_checkpoints_whole()
     _refuse_pickles()
     _adjust_logits()
-    runpy.run_path(str(stock_script(name)), run_name='__main__')
+    runpy.run_path(str(stock_script(name, package)), run_name='__main__')
 
 
 def _prepare_cpu_ranks() -> None:

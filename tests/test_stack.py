@@ -91,3 +91,25 @@ def test_weights_only_still_refuses_the_rest(tmp_path, payload):
     torch.save({'payload': payload}, tmp_path / 'a.pth')
     with pytest.raises(Exception, match=r'may not read attribute|is blocked'):
         torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ('installed', 'message'),
+    [
+        (ONEDL, r"(?s)none is installed.*pip install 'onedl-mmpretrain>=1\.3,<1\.4'"),
+        (ONEDL | {'onedl-mmpretrain': '1.2.0'}, r'1\.2\.0 is installed'),
+        (OPENMMLAB, r"pip install 'mmpretrain>=1\.2,<1\.3'"),
+    ],
+)
+def test_missing_mmpretrain_prints_the_install_line(monkeypatch, installed, message):
+    pretend(monkeypatch, installed)
+    with pytest.raises(ImportError, match=message):
+        stack.check_mmpretrain()
+
+
+@pytest.mark.parametrize(
+    'installed', [ONEDL | {'onedl-mmpretrain': '1.3.6'}, OPENMMLAB | {'mmpretrain': '1.2.0'}]
+)
+def test_finds_mmpretrain(monkeypatch, installed):
+    pretend(monkeypatch, installed)
+    stack.check_mmpretrain()

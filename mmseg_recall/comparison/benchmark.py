@@ -32,12 +32,14 @@ from rich.progress import (
 from ..checkpoints import best_checkpoint, checkpoint_step, last_checkpoint
 from ..datasets.files import write_atomically
 from . import work_dir as W
-from .plan import Plan, iou_metric
+from .describe import is_classification
+from .plan import Plan, areas_metric
 from .record import complete_record, failed_record, read_record, write_record
 
-SCRIPT = 'from mmseg_recall.stack import run_stock_script; run_stock_script({!r})'
+SCRIPT = 'from mmseg_recall.stack import run_stock_script; run_stock_script({!r}, {!r})'
 LOG_TAIL_LINES = 40
 POLL_SECONDS = 0.5
+SHOWN = ('mAcc', 'mIoU', 'aAcc', 'top1', 'few')
 
 
 class Stopped(Exception):
@@ -128,7 +130,7 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
 
 
 def _summary(metrics: dict[str, float]) -> str:
-    return '  '.join(f'{name} {metrics[name]:.2f}' for name in ('mAcc', 'mIoU', 'aAcc'))
+    return '  '.join(f'{name} {metrics[name]:.2f}' for name in SHOWN if name in metrics)
 
 
 def _reason(record: dict[str, Any]) -> str:
@@ -176,18 +178,22 @@ def _is_complete(plan: Plan, out: Path) -> bool:
 
 
 def _iterations(plan: Plan) -> int:
-    train_cfg = Config.fromstring(plan.config, '.py').train_cfg
+    train_cfg = Config.fromstring(plan.config, '.py').get('train_cfg')
+    # Nothing to train: its load_from is tested.
+    if not train_cfg:
+        return 0
     return train_cfg.get('max_iters') or train_cfg.max_epochs
 
 
 def _run(plan: Plan, out: Path, env: dict[str, str], stop: threading.Event) -> dict[str, Any]:
     work_dir, config = out / plan.name, out / f'{plan.name}.py'
+    package = 'mmpretrain' if is_classification(Config.fromstring(plan.config, '.py')) else 'mmseg'
     record_path = out / f'{plan.name}.json'
     if not config.is_file():
         write_atomically(config, plan.config.encode())
     work_dir.mkdir(exist_ok=True)
     with _lock(work_dir / 'lock', stop) as lock:
-        scripts = _Scripts(work_dir / 'benchmark.log', env, lock, stop)
+        scripts = _Scripts(package, work_dir / 'benchmark.log', env, lock, stop)
         try:
             memory = _train(plan, config, work_dir, scripts)
             checkpoint = _test(plan, config, work_dir, scripts)
@@ -205,7 +211,8 @@ def _run(plan: Plan, out: Path, env: dict[str, str], stop: threading.Event) -> d
 def _train(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> float | None:
     """Train to the end; peak memory of the process in MiB, None if an earlier call trained."""
     checkpoint = last_checkpoint(work_dir)
-    if checkpoint is not None and checkpoint_step(checkpoint) >= _iterations(plan):
+    done = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    if done >= _iterations(plan):
         return None
     arguments = [str(config), '--work-dir', str(work_dir)]
     if checkpoint is not None:
@@ -220,21 +227,28 @@ def _train(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> float
 
 def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
     """Test the checkpoint that the rule names; its path."""
-    find = last_checkpoint if plan.checkpoint == 'last' else best_checkpoint
-    checkpoint = find(work_dir)
-    if checkpoint is None:
-        raise ValueError(
-            f'{work_dir} has no {plan.checkpoint} checkpoint; remove it to train again'
-        )
     cfg = Config.fromstring(plan.config, '.py')
+    if _iterations(plan):
+        find = last_checkpoint if plan.checkpoint == 'last' else best_checkpoint
+        checkpoint = find(work_dir)
+        if checkpoint is None:
+            raise ValueError(
+                f'{work_dir} has no {plan.checkpoint} checkpoint; remove it to train again'
+            )
+    elif cfg.get('load_from'):
+        checkpoint = Path(cfg.load_from)
+    else:
+        raise ValueError(
+            f'{plan.config_file} trains nothing and names no checkpoint: give one with '
+            '--cfg-options load_from=FILE'
+        )
     evaluators = cfg.test_evaluator
     place = 'test_evaluator'
     if isinstance(evaluators, list):
-        place += f'.{evaluators.index(iou_metric(cfg))}'
-    options = {
-        f'{place}.areas_file': work_dir / 'areas.npz',
-        f'{place}.output_dir': work_dir / 'predictions',
-    }
+        place += f'.{evaluators.index(areas_metric(cfg))}'
+    options = {f'{place}.areas_file': work_dir / 'areas.npz'}
+    if not is_classification(cfg):
+        options[f'{place}.output_dir'] = work_dir / 'predictions'
     usage = scripts.run(
         'test.py',
         [str(config), str(checkpoint), '--work-dir', str(work_dir), '--cfg-options']
@@ -248,14 +262,17 @@ def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
 class _Scripts:
     """Runs the stock scripts of one run: where their output goes, and what ends them."""
 
-    def __init__(self, log: Path, env: dict[str, str], lock: int, stop: threading.Event) -> None:
+    def __init__(
+        self, package: str, log: Path, env: dict[str, str], lock: int, stop: threading.Event
+    ) -> None:
+        self.package = package
         self.log = log
         self.env = env
         self.lock = lock
         self.stop = stop
 
     def run(self, script: str, arguments: list[str]) -> Usage:
-        command = [sys.executable, '-c', SCRIPT.format(script), *arguments]
+        command = [sys.executable, '-c', SCRIPT.format(script, self.package), *arguments]
         with self.log.open('ab') as log:
             # The child holds the lock too: were this process killed, a next one waits for it.
             process = subprocess.Popen(

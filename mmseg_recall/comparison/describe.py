@@ -8,6 +8,7 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 HEADS = ('decode_head', 'auxiliary_head')
@@ -25,6 +26,8 @@ ARCHITECTURES = {
     'PSP': 'PSPNet',
     'Uper': 'UPerNet',
 }
+# Classifiers made from a trained one, whose checkpoint is the config's load_from.
+POST_HOC = {'TauNormalizedHead': 'tau-norm', 'LWSHead': 'LWS'}
 # What says where a loss takes part, not what it is.
 NOT_THE_LOSS = {
     'type',
@@ -37,17 +40,49 @@ NOT_THE_LOSS = {
 }
 
 
+def is_classification(cfg: Config) -> bool:
+    """Whether a config is one of mmpretrain; all others are of mmseg.
+
+    Example:
+        >>> is_classification(Config(dict(default_scope='mmpretrain')))
+        True
+    """
+    return cfg.get('default_scope') == 'mmpretrain'
+
+
 def loss_label(cfg: Config) -> str:
     """Name of the loss of a config: type and options, such as ``'SoftmaxFocal gamma=2'``.
+
+    Of a classifier it names the method: the losses, heads and hooks that make it.
 
     Example:
         >>> loss_label(Config(dict(loss_decode=dict(type='RecallLoss', momentum=0.5))))
         'Recall momentum=0.5'
+        >>> head = dict(type='SDNHead', loss=dict(type='RecallLoss'))
+        >>> loss_label(Config(dict(default_scope='mmpretrain', head=head)))
+        'SDN (Recall)'
     """
+    if is_classification(cfg):
+        return _method_label(cfg)
     losses = cfg.get('loss_decode') or _first(cfg.model.decode_head).get('loss_decode')
     losses = losses or dict(type='CrossEntropyLoss')  # the default of mmseg's decode heads
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
     return ' + '.join(_one_label(loss) for loss in losses)
+
+
+def _method_label(cfg: Config) -> str:
+    head = cfg.get('head') or cfg.model.head
+    name = _type_name(head)
+    if name in POST_HOC:
+        tau = f' tau={head["tau"]}' if 'tau' in head else ''
+        return f'{POST_HOC[name]}{tau}'
+    label = _one_label(head.get('loss', dict(type='CrossEntropyLoss')))
+    if name == 'SDNHead':
+        return f'SDN ({label})'
+    deferred = any(
+        _type_name(hook) == 'DeferredReweightingHook' for hook in cfg.get('custom_hooks') or []
+    )
+    return f'{label}-DRW' if deferred else label
 
 
 def _one_label(loss: dict[str, Any]) -> str:
@@ -62,25 +97,33 @@ def describe(cfg: Config) -> dict[str, Any]:
     """What identifies a run in a report, from its config.
 
     Returns:
+        task: 'segmentation' or 'classification'.
         loss: See :func:`loss_label`.
-        key: Hash of model, data, optimiser and schedule without the losses: runs with the same
-            key differ in loss and seed only, and are compared.
+        key: Hash of model, data, optimiser and schedule without the losses (and, of a classifier,
+            without the head): runs with the same key differ in loss and seed only, and are
+            compared. A classifier made from a trained one has the key of that training.
         model, dataset, data_root, schedule: In words.
         iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
     """
-    head, backbone = _first(cfg.model.decode_head), cfg.model.get('backbone', {})
-    head_name = _type_name(head).removesuffix('Head')
+    loss = loss_label(cfg)
+    if is_classification(cfg):
+        cfg = _trained_config(cfg)
+    backbone = cfg.model.get('backbone', {})
     depth = f'-{backbone["depth"]}' if 'depth' in backbone else ''
-    backbone_name = backbone.get('model_name') or f'{_type_name(backbone)}{depth}'
+    model = backbone.get('model_name') or f'{_type_name(backbone)}{depth}'
+    if not is_classification(cfg):
+        head_name = _type_name(_first(cfg.model.decode_head)).removesuffix('Head')
+        model = f'{ARCHITECTURES.get(head_name, head_name)} {model}'
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     train_cfg = cfg.get('train_cfg') or {}
     iterations = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
     unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
     batch_size = cfg.train_dataloader.get('batch_size', 1) if 'train_dataloader' in cfg else None
     return {
-        'loss': loss_label(cfg),
+        'task': 'classification' if is_classification(cfg) else 'segmentation',
+        'loss': loss,
         'key': _key(cfg),
-        'model': f'{ARCHITECTURES.get(head_name, head_name)} {backbone_name}',
+        'model': model,
         'dataset': _type_name(dataset).removesuffix('Dataset'),
         'data_root': PurePosixPath(dataset.get('data_root') or '').name,
         'schedule': f'{iterations} {unit}, batch {batch_size}',
@@ -96,8 +139,18 @@ def innermost_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
     return dataset
 
 
+def _trained_config(cfg: Config) -> Config:
+    """The config of the training that a classifier was made from; ``cfg`` itself, if of none."""
+    head = cfg.get('head') or cfg.model.head
+    if _type_name(head) not in POST_HOC or not cfg.get('load_from'):
+        return cfg
+    checkpoint = torch.load(cfg.load_from, map_location='cpu', weights_only=True)
+    return Config.fromstring(checkpoint['meta']['cfg'], '.py')
+
+
 def _key(cfg: Config) -> str:
     compared = copy.deepcopy({name: cfg.get(name) for name in COMPARED})
+    compared['model'].pop('head', None)
     for key in HEADS:
         heads = compared['model'].get(key) or []
         for head in heads if isinstance(heads, (list, tuple)) else [heads]:

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from .describe import loss_label
+from .describe import is_classification, loss_label
 
 CHECKPOINT_RULES = ('last', 'best')
+# Their results are what a record is made of.
+SEGMENTATION_METRICS = ('IoUMetric', 'PerClassIoUMetric')
+CLASSIFICATION_METRICS = ('ShotAccuracy',)
 
 
 class Plan(NamedTuple):
@@ -53,7 +56,8 @@ def plan_runs(
         seeds: Seeds of ``randomness``.
         losses_dir: Folder of the loss base configs.
         checkpoint: 'last' or 'best', the same for all runs.
-        cfg_options: Overrides of every config, as ``--cfg-options`` of mmseg.
+        cfg_options: Overrides of every config, as ``--cfg-options`` of mmseg. ``{seed}`` in
+            ``load_from`` is the seed of the run.
 
     Returns:
         One plan a run; all losses of a seed before the next seed, so that a comparison that is
@@ -61,8 +65,9 @@ def plan_runs(
 
     Raises:
         FileNotFoundError: No such config.
-        ValueError: An unknown loss; two runs with the same name; a config that is not tested with
-            IoUMetric or keeps no checkpoint by the rule.
+        ValueError: An unknown loss, or losses for configs of mmpretrain, which name their own
+            method; two runs with the same name; a config that is not tested with IoUMetric (of
+            mmpretrain: ShotAccuracy) or keeps no checkpoint by the rule.
     """
     if checkpoint not in CHECKPOINT_RULES:
         raise ValueError(f'checkpoint must be one of {CHECKPOINT_RULES}, got {checkpoint!r}')
@@ -83,6 +88,11 @@ def plan_runs(
 
 
 def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:
+    if is_classification(cfg):
+        raise ValueError(
+            f'{cfg.filename} is a config of mmpretrain, which names its own method: give the '
+            'configs to compare, without losses'
+        )
     known = losses_dir / f'{loss}.py'
     if known.is_file() or loss.endswith('.py'):
         base = Config.fromfile(known if known.is_file() else loss)
@@ -112,11 +122,9 @@ def _add_imports(cfg: Config, imports: list[str] | str) -> None:
 
 
 def _prepare(cfg: Config, seed: int, checkpoint: str, path: str) -> None:
-    _add_imports(cfg, [])
     cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-    hooks = cfg.get('custom_hooks') or []
-    if not any(hook['type'] == 'ClassWeightHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='ClassWeightHook')]
+    if cfg.get('load_from'):
+        cfg.load_from = str(cfg.load_from).replace('{seed}', str(seed))
     keep = cfg.get('default_hooks', {}).get('checkpoint')
     if not keep:
         raise ValueError(f'{path}: default_hooks has no checkpoint hook, so a run has no result')
@@ -131,16 +139,23 @@ def _prepare(cfg: Config, seed: int, checkpoint: str, path: str) -> None:
         keep.max_keep_ckpts = 2
     # The same object may serve as val_evaluator.
     cfg.test_evaluator = copy.deepcopy(cfg.test_evaluator)
-    iou_metric(cfg, path)['type'] = 'PerClassIoUMetric'
+    metric = areas_metric(cfg, path)
+    if not is_classification(cfg):
+        metric['type'] = 'PerClassIoUMetric'
+        _add_imports(cfg, [])
+        hooks = cfg.get('custom_hooks') or []
+        if not any(hook['type'] == 'ClassWeightHook' for hook in hooks):
+            cfg.custom_hooks = [*hooks, dict(type='ClassWeightHook')]
 
 
-def iou_metric(cfg: Config, path: str = 'the config') -> dict[str, Any]:
-    """The IoUMetric among a config's test evaluators (changing it changes the config)."""
+def areas_metric(cfg: Config, path: str = 'the config') -> dict[str, Any]:
+    """The test evaluator whose areas a record holds (changing it changes the config)."""
+    known = CLASSIFICATION_METRICS if is_classification(cfg) else SEGMENTATION_METRICS
     evaluators = cfg.test_evaluator
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if str(evaluator.get('type')).rsplit('.')[-1] in ('IoUMetric', 'PerClassIoUMetric'):
+        if str(evaluator.get('type')).rsplit('.')[-1] in known:
             return evaluator
-    raise ValueError(f'{path}: test_evaluator has no IoUMetric, whose areas the comparison needs')
+    raise ValueError(f'{path}: test_evaluator has no {known[0]}, whose areas the comparison needs')
 
 
 def _check_unique(plans: list[Plan]) -> None:

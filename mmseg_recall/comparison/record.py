@@ -20,7 +20,7 @@ from ..datasets.files import write_atomically
 from ..evaluation import load_areas
 from ..losses.class_counts import load_class_counts
 from . import work_dir as W
-from .describe import describe, innermost_dataset
+from .describe import describe, innermost_dataset, is_classification
 from .panel import make_panel
 from .plan import Plan
 
@@ -34,6 +34,9 @@ DISTRIBUTIONS = (
     'mmsegmentation',
     'mmcv',
     'mmengine',
+    'onedl-mmpretrain',
+    'mmpretrain',
+    'scikit-learn',
 )
 
 
@@ -52,13 +55,15 @@ def complete_record(
         What :func:`write_record` takes. ``areas`` are sums over the test images, from which every
         data-set-level metric can be computed again; ``metrics`` is what the test printed, in per
         cent; ``curves`` see :func:`mmseg_recall.comparison.work_dir.weight_curves`; ``panel`` see
-        :mod:`mmseg_recall.comparison.panel`.
+        :mod:`mmseg_recall.comparison.panel`. Of a classifier, images are counted as pixels are,
+        and there is no panel.
     """
     cfg = Config.fromstring(plan.config, '.py')
     images, classes = load_areas(work_dir / 'areas.npz')
     lines = W.scalars(work_dir)
     seconds, gpu_memory = W.speed_and_memory(lines)
     metrics, _ = W.test_metrics(work_dir)
+    classifies = is_classification(cfg)
     return {
         **_identity(plan, cfg),
         'status': 'complete',
@@ -66,13 +71,17 @@ def complete_record(
         'classes': classes,
         'palette': _palette(cfg),
         'training_pixels': _training_pixels(cfg, len(classes)),
-        'images': len(images.label),
+        'images': int(images.label.sum()) if classifies else len(images.label),
         'areas': {k: v.sum(axis=0).tolist() for k, v in images._asdict().items()},
-        'metrics': {k: v for k, v in metrics.items() if k not in ('time', 'data_time')},
+        'metrics': {
+            k.removeprefix('accuracy/'): v
+            for k, v in metrics.items()
+            if k not in ('time', 'data_time')
+        },
         'seconds_per_iteration': seconds,
         'memory_mib': {'process': process_memory, 'gpu': gpu_memory},
         'curves': W.weight_curves(lines),
-        'panel': make_panel(cfg, images, classes, work_dir / 'predictions'),
+        'panel': [] if classifies else make_panel(cfg, images, classes, work_dir / 'predictions'),
     }
 
 

@@ -46,8 +46,9 @@ def scalars(work_dir: Path) -> list[dict[str, Any]]:
 
 
 def last_step(work_dir: Path) -> int:
-    """The last iteration that was logged; 0 before the first."""
-    steps = [line['step'] for line in scalars(work_dir) if 'loss' in line and 'step' in line]
+    """The last iteration (or epoch, of an epoch-based loop) that was logged; 0 before the first."""
+    training = [line for line in scalars(work_dir) if 'loss' in line and 'step' in line]
+    steps = [line.get('epoch', line['step']) for line in training]
     return steps[-1] if steps else 0
 
 
@@ -99,7 +100,7 @@ def test_metrics(work_dir: Path) -> tuple[dict[str, float], Path] | None:
                 values = json.loads(path.read_text())
             except (json.JSONDecodeError, UnicodeDecodeError):
                 continue
-            if isinstance(values, dict) and 'mIoU' in values:
+            if isinstance(values, dict) and ('mIoU' in values or 'accuracy/top1' in values):
                 return values, attempt
     return None
 

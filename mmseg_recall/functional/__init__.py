@@ -1,10 +1,14 @@
 """Pure functions of tensors: needs torch, and nothing else of this package or of mmseg."""
 
 from .checks import check_shapes, valid_pixels
-from .class_nll import checked_pixel_nll, class_nll_sums, weighted_mean
+from .class_nll import (
+    checked_pixel_nll,
+    class_nll_sums,
+    resized_class_nll_sums,
+    weighted_mean,
+)
 from .counts import ClassCounts, count_classes, dice, jaccard, precision, recall, tversky
 from .focal import focal_modulation
-from .fused import resized_class_nll_sums
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
 from .seesaw import seesaw_logits

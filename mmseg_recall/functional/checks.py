@@ -15,6 +15,12 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
 
 def check_shapes(logits: Tensor, target: Tensor) -> None:
     """Raise ValueError unless logits are (N, C, ...) and target (N, ...) of an integer type."""
+    if target.is_floating_point() and target.shape == logits.shape:
+        raise ValueError(
+            f'target {tuple(target.shape)} holds a score for each class (soft labels, as Mixup, '
+            'CutMix and label smoothing make them), and this loss counts class ids: remove '
+            'batch_augments (train_cfg) from the model, or take a loss for soft labels'
+        )
     if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(
             f'logits must be (N, C, ...) and target (N, ...) with the same N and ...; '

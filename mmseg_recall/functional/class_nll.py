@@ -18,7 +18,13 @@ from torch import Tensor
 from . import kernels
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_classes
-from .fused import differentiate_rows, fused_class_nll_sums, readable, score_rows
+from .fused import (
+    differentiate_rows,
+    fused_class_nll_sums,
+    fused_resized_class_nll_sums,
+    readable,
+    score_rows,
+)
 
 IMPLS = ('auto', 'plain', 'fused')
 
@@ -107,7 +113,8 @@ def class_nll_sums(
         ignore_index: Id of the pixels that take no part; None for none.
         pixel_weight: (N, ...), a factor per pixel of the sums (not of the counts); a constant.
         impl: 'plain' is the reference; 'fused' reads the logits once, in blocks that fit the
-            cache, and saves nothing of their size; 'auto' takes the faster one.
+            cache, and saves nothing of their size; 'auto' takes the faster one. Under
+            ``torch.compile`` all are 'plain', which it fuses by itself.
 
     Returns:
         (sums, counts): sums (C,), float32 (float64 for float64 logits), differentiable with
@@ -131,7 +138,9 @@ def class_nll_sums(
     if impl not in IMPLS:
         raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
     check_shapes(logits, target)
-    if impl == 'fused' or (impl == 'auto' and _fused_wins(logits)):
+    # 'auto' was measured on CPU only.
+    fused = impl == 'fused' or (impl == 'auto' and logits.device.type == 'cpu')
+    if fused and not torch.compiler.is_compiling():
         return fused_class_nll_sums(logits, target, ignore_index, pixel_weight)
     target = target.long()
     num_classes = logits.shape[1]
@@ -143,9 +152,55 @@ def class_nll_sums(
     return sum_per_class(nll, target, valid, num_classes), counts
 
 
-def _fused_wins(logits: Tensor) -> bool:
-    # Measured on CPU only, and torch.compile fuses the plain path by itself.
-    return logits.device.type == 'cpu' and not torch.compiler.is_compiling()
+def resized_class_nll_sums(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    align_corners: bool = False,
+    ignore_index: int | None = 255,
+) -> tuple[Tensor, ClassCounts]:
+    """:func:`class_nll_sums` of the logits resized bilinearly to the target, without resizing them.
+
+    Equal to ``class_nll_sums(F.interpolate(logits, target.shape[1:], mode='bilinear',
+    align_corners=align_corners), target)``. All it allocates is a tile and the gradient of the
+    low-resolution logits; under ``torch.compile`` it is that expression, in float32.
+
+    Args:
+        logits: (N, C, h, w), any floating type; float16 and bfloat16 compute in float32.
+        target: (N, H, W), integer class ids.
+        align_corners: As in F.interpolate.
+        ignore_index: Id of the pixels that take no part; None for none.
+
+    Returns:
+        (sums, counts), as :func:`class_nll_sums`. Once differentiable.
+
+    Raises:
+        ValueError: Shapes that do not fit; for the target, as :func:`class_nll_sums`.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(1, 2, 2, 2), torch.zeros(1, 8, 8, dtype=torch.int64)
+        >>> sums, counts = resized_class_nll_sums(logits, target)
+        >>> sums / target.numel()
+        tensor([0.6931, 0.0000])
+        >>> counts.true_positives
+        tensor([64,  0])
+    """
+    if logits.dim() != 4 or target.dim() != 3:
+        raise ValueError(
+            'logits must be (N, C, h, w) and target (N, H, W), got '
+            f'{tuple(logits.shape)} and {tuple(target.shape)}'
+        )
+    check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
+    if torch.compiler.is_compiling():
+        full = F.interpolate(
+            logits.to(compute_dtype(logits)),
+            target.shape[1:],
+            mode='bilinear',
+            align_corners=align_corners,
+        )
+        return class_nll_sums(full, target, ignore_index=ignore_index)
+    return fused_resized_class_nll_sums(logits, target, ignore_index, align_corners)
 
 
 def weighted_mean(

@@ -5,9 +5,9 @@ the logits is read into the cache once and scored there; the backward computes t
 and writes the gradient once. Nothing of the size of the logits is allocated besides that gradient.
 A block goes through a compiled kernel where it can (kernels.py), else through torch operations.
 
-:func:`resized_class_nll_sums` does the same from low-resolution logits: a tile is upsampled where
-it is scored, and its gradient is brought down again at once, so that neither the full-resolution
-logits nor their gradient ever exist.
+:func:`fused_resized_class_nll_sums` does the same from low-resolution logits: a tile is upsampled
+where it is scored, and its gradient is brought down again at once, so that neither the
+full-resolution logits nor their gradient ever exist.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .blocks import (
     pixel_rows,
     refuse_double_backward,
 )
-from .checks import check_shapes, compute_dtype, valid_pixels
+from .checks import compute_dtype, valid_pixels
 from .counts import ClassCounts, count_classes
 
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
@@ -60,46 +60,20 @@ def fused_class_nll_sums(
     return sums, ClassCounts(*counts)
 
 
-def resized_class_nll_sums(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    align_corners: bool = False,
-    ignore_index: int | None = 255,
+def fused_resized_class_nll_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
 ) -> tuple[Tensor, ClassCounts]:
-    """:func:`class_nll_sums` of the logits resized bilinearly to the target, without resizing them.
-
-    Equal to ``class_nll_sums(F.interpolate(logits, target.shape[1:], mode='bilinear',
-    align_corners=align_corners), target)``. All it allocates is a tile and the gradient of the
-    low-resolution logits.
+    """The fused path of :func:`mmseg_recall.functional.resized_class_nll_sums`, likewise.
 
     Args:
-        logits: (N, C, h, w), any floating type; float16 and bfloat16 compute in float32.
+        logits: (N, C, h, w), any floating type.
         target: (N, H, W), integer class ids.
-        align_corners: As in F.interpolate.
         ignore_index: Id of the pixels that take no part; None for none.
+        align_corners: As in F.interpolate.
 
     Returns:
         (sums, counts), as :func:`class_nll_sums`. Once differentiable.
-
-    Raises:
-        ValueError: Shapes that do not fit; for the target, as :func:`class_nll_sums`.
-
-    Example:
-        >>> import torch
-        >>> logits, target = torch.zeros(1, 2, 2, 2), torch.zeros(1, 8, 8, dtype=torch.int64)
-        >>> sums, counts = resized_class_nll_sums(logits, target)
-        >>> sums / target.numel()
-        tensor([0.6931, 0.0000])
-        >>> counts.true_positives
-        tensor([64,  0])
     """
-    if logits.dim() != 4 or target.dim() != 3:
-        raise ValueError(
-            'logits must be (N, C, h, w) and target (N, H, W), got '
-            f'{tuple(logits.shape)} and {tuple(target.shape)}'
-        )
-    check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
     if logits.shape[2:] == target.shape[1:]:
         return fused_class_nll_sums(logits, target, ignore_index)
     target = readable(logits, target, ignore_index)

@@ -100,14 +100,16 @@ class _LovaszSoftmax(torch.autograd.Function):
         for c in set(range(num_classes)).difference(present):
             errors[c].zero_()
         if ctx.needs_input_grad[0]:
+            # Not rounded to float16 yet, which a loss scale could not undo.
             ctx.save_for_backward(_through_softmax(logits, errors))
+            ctx.dtype = logits.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         refuse_double_backward()
         (grad,) = ctx.saved_tensors
-        return grad * grad_output, None, None
+        return (grad * grad_output).to(ctx.dtype), None, None
 
 
 def _class_errors(logits: Tensor, labels: Tensor) -> Tensor:
@@ -131,10 +133,10 @@ def _class_errors(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _through_softmax(logits: Tensor, grad_p: Tensor) -> Tensor:
-    """The gradient of the logits from that of p, (C, pixels)."""
+    """The gradient of the logits, in the computing type, from that of p, (C, pixels)."""
     rows = as_rows(logits)
     grad_p = grad_p.view(rows.shape[1], rows.shape[0], rows.shape[2])
-    grad = in_huge_pages(torch.empty_like(rows))
+    grad = in_huge_pages(torch.empty_like(rows, dtype=compute_dtype(logits)))
 
     def differentiate(at: tuple[int, slice], x: Tensor, p: Tensor) -> None:
         torch.softmax(x, 0, out=p)

@@ -26,7 +26,8 @@ class SegmentationLoss(nn.Module):
     Args:
         loss_weight: Factor on the loss.
         loss_name: Its name in the log; mmseg adds it to the total if it starts with 'loss'.
-        ignore_index: Id of the pixels to leave out, used when the head passes none.
+        ignore_index: Id of the pixels to leave out, used when the head passes none; None to leave
+            out none, which logits with more than 255 classes need.
         use_sigmoid: Only False; accepted so that changing the ``type`` alone works on a config
             written for CrossEntropyLoss.
 
@@ -43,7 +44,7 @@ class SegmentationLoss(nn.Module):
         self,
         loss_weight: float = 1.0,
         loss_name: str | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | None = 255,
         use_sigmoid: bool = False,
     ) -> None:
         super().__init__()
@@ -81,7 +82,8 @@ class SegmentationLoss(nn.Module):
             Scalar, float32 (float64 for float64 logits).
 
         Raises:
-            ValueError: reduction_override='none'; shapes, labels and weights that do not fit.
+            ValueError: reduction_override='none'; shapes, labels and weights that do not fit; the
+                default ignore_index where 255 is a class.
         """
         if reduction_override == 'none':
             raise ValueError(
@@ -90,10 +92,16 @@ class SegmentationLoss(nn.Module):
                 'or remove the sampler'
             )
         ignore = self.ignore_index if ignore_index is None else ignore_index
+        if ignore_index is None and ignore == 255 < logits.shape[1]:
+            raise ValueError(
+                f'ignore_index of {type(self).__name__} is 255, which is one of the '
+                f'{logits.shape[1]} classes of the logits and would be left out: give '
+                'ignore_index=None, or an id that is no class'
+            )
         return self.loss_weight * self.compute(logits, target, weight, ignore)
 
     def compute(
-        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
         """The loss before ``loss_weight``; what a loss of its own kind writes."""
         raise NotImplementedError
@@ -145,7 +153,7 @@ class ClassWeightedLoss(SegmentationLoss):
         raise NotImplementedError
 
     def compute(
-        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
         sums, counts = class_nll_sums(
             logits,

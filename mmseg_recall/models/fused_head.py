@@ -27,7 +27,7 @@ class FusedTail:
 
     It serves any number of losses of the cross-entropy family: ours with a weight per class
     (:class:`ClassWeightedLoss`) and mmseg's softmax ``CrossEntropyLoss``. With any other loss, a
-    pixel sampler, binary logits, or under ``torch.compile``, the head does what it did before.
+    pixel sampler or binary logits, the head does what it did before.
 
     For every stock head that it fits, ``Fused`` + its name is registered, so that one line turns
     it on: ``decode_head=dict(type='FusedASPPHead')``. For a head of your own:
@@ -54,12 +54,7 @@ class FusedTail:
         return results
 
     def _scores_pixels_alike(self) -> bool:
-        return (
-            self.sampler is None
-            and self.out_channels > 1
-            and self.ignore_index is not None
-            and not torch.compiler.is_compiling()
-        )
+        return self.sampler is None and self.out_channels > 1 and self.ignore_index is not None
 
 
 def _is_class_weighted(loss: nn.Module) -> bool:

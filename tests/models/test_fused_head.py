@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_recall.functional import fused
+from mmseg_recall.functional import resized_class_nll_sums
 from mmseg_recall.models import FusedTail, fuse_tails
 
 CE = dict(type='CrossEntropyLoss', loss_weight=0.7, avg_non_ignore=True)
@@ -95,7 +95,7 @@ def tiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def resized(*args, **kwargs):
         calls.append(1)
-        return fused.resized_class_nll_sums(*args, **kwargs)
+        return resized_class_nll_sums(*args, **kwargs)
 
     monkeypatch.setattr('mmseg_recall.models.fused_head.resized_class_nll_sums', resized)
     return calls

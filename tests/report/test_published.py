@@ -12,7 +12,7 @@ from mmseg_recall.report import render_report
 from mmseg_recall.report.paper import PAPER_NAMES
 
 RESULTS = Path(__file__).parents[2] / 'results'
-RECORDS = [RESULTS / 'camvid']
+RECORDS = [RESULTS / 'camvid', RESULTS / 'synthia-mini']
 # Figures differ with the version of matplotlib that drew them.
 FIGURES = re.compile(r'<svg.*?</svg>', re.DOTALL)
 DATE = re.compile(r'Rendered \d{4}-\d\d-\d\d')
