@@ -11,7 +11,8 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
 from ..evaluation import Areas, save_areas
-from ..losses.class_counts import ClassCountsSource, load_class_counts
+from ..losses.class_counts import load_class_counts
+from ..losses.statistics_balanced import ClassCountsSource
 
 MANY, FEW = 100, 20
 SHOTS = ('many', 'medium', 'few')
