@@ -150,6 +150,7 @@ def run_stock_script(name: str, package: str = 'mmseg') -> None:
     _prepare_cpu_ranks()
     _keep_checkpoints_whole()
     _refuse_pickles()
+    _adjust_logits()
     runpy.run_path(str(stock_script(name, package)), run_name='__main__')
 
 
@@ -218,6 +219,21 @@ def _refuse_pickles() -> None:
     trusted = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     if Version(torch.__version__) >= Version('2.6') and not trusted:
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+
+
+def _adjust_logits() -> None:
+    # mmseg's test.py builds mmengine's Runner whatever the config's runner_type, so that LossRunner
+    # never sees the option. The losses need not be swapped to test.
+    from mmengine.runner import Runner
+
+    from .models import adjust_logits
+
+    build = Runner.from_cfg.__func__
+
+    def from_cfg(cls: type[Runner], cfg: Any) -> Runner:
+        return build(cls, adjust_logits(cfg) if 'logit_adjustment' in cfg else cfg)
+
+    Runner.from_cfg = classmethod(from_cfg)
 
 
 def apply_workarounds() -> None:

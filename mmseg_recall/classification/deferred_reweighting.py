@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from ..functional import check_shapes, class_balanced_weight
 from ..functional.class_nll import compute_dtype
-from ..losses.class_counts import load_class_counts
-from ..losses.statistics_balanced import ClassCountsSource
+from ..losses.class_counts import ClassCountsSource, load_class_counts
 
 
 @HOOKS.register_module()

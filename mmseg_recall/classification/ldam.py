@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..functional import check_shapes
 from ..functional.class_nll import compute_dtype
-from ..losses.class_counts import load_class_counts
-from ..losses.statistics_balanced import ClassCountsSource, StatisticsBalancedLoss
+from ..losses.class_counts import ClassCountsSource, load_class_counts
+from ..losses.statistics_balanced import StatisticsBalancedLoss
 
 
 def ldam_margin(samples: Tensor, max_margin: float = 0.5) -> Tensor:
@@ -94,7 +94,7 @@ class LDAMLoss(StatisticsBalancedLoss):
     ) -> Tensor:
         check_shapes(logits, target)
         num_classes = logits.shape[1]
-        self._check_length(num_classes, 'the logits have')
+        self.check_length(num_classes)
         logits = logits.to(compute_dtype(logits))
         of_class = (1, num_classes, *[1] * (logits.dim() - 2))
         ids = torch.arange(num_classes, device=logits.device).view(of_class)

@@ -30,4 +30,5 @@ def without_ignored_id(loss_class: type[SegmentationLoss]) -> Callable[..., Segm
 
 
 for _name, _loss_class in available_losses().items():
-    MODELS.register_module(name=_name, module=without_ignored_id(_loss_class))
+    if _name not in MODELS:  # mmpretrain has a SeesawLoss of its own, for samples
+        MODELS.register_module(name=_name, module=without_ignored_id(_loss_class))

@@ -11,10 +11,12 @@ from .counts import ClassCounts, count_classes, dice, jaccard, precision, recall
 from .focal import focal_modulation
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
-from .soft_iou import soft_intersection_union, soft_iou_loss
+from .seesaw import seesaw_logits
+from .soft_iou import soft_intersection_union, soft_iou_loss, soft_sums, tversky_loss
 from .weights import (
     class_balanced_weight,
     inverse_frequency_weight,
+    log_prior,
     median_frequency_weight,
     recall_weight,
 )
@@ -31,15 +33,19 @@ __all__ = [
     'hardest_mean',
     'inverse_frequency_weight',
     'jaccard',
+    'log_prior',
     'lovasz_softmax',
     'median_frequency_weight',
     'precision',
     'recall',
     'recall_weight',
     'resized_class_nll_sums',
+    'seesaw_logits',
     'soft_intersection_union',
     'soft_iou_loss',
+    'soft_sums',
     'tversky',
+    'tversky_loss',
     'valid_pixels',
     'weighted_mean',
 ]

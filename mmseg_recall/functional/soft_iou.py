@@ -1,4 +1,4 @@
-"""Soft intersection over union (soft Jaccard)."""
+"""Soft counts of the classes, their intersection over union (soft Jaccard) and Tversky index."""
 
 from __future__ import annotations
 
@@ -13,6 +13,33 @@ from .blocks import Pixels, as_rows, from_rows, in_huge_pages, map_row_blocks, p
 from .checks import check_shapes, compute_dtype, valid_pixels
 from .class_nll import sum_per_class
 from .counts import count_labels
+
+
+def soft_sums(
+    logits: Tensor, target: Tensor, *, ignore_index: int | None = 255
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Soft true positives, mass and pixels of each class over the valid pixels of the batch.
+
+        I_c = sum_{n: y_n = c} p_n^c,    M_c = sum_n p_n^c,    N_c = #{n : y_n = c}
+
+    From them follow the false positives M - I, the false negatives N - I and the union M + N - I.
+
+    Args:
+        logits: (N, C, ...), any floating type.
+        target: (N, ...), integer class ids.
+        ignore_index: Id of the pixels that take no part; None for none.
+
+    Returns:
+        (intersection, mass, pixels), each (C,); the first two differentiable, pixels int64.
+
+    Raises:
+        ValueError: As :func:`class_nll_sums`.
+    """
+    check_shapes(logits, target)
+    target = target.long()
+    if kernels.usable(logits):
+        return _SoftSums.apply(logits, target.contiguous(), ignore_index)
+    return _soft_sums(logits, target, ignore_index)
 
 
 def soft_intersection_union(
@@ -35,13 +62,7 @@ def soft_intersection_union(
 
     Source: Rahman & Wang 2016; soft counts over valid pixels only.
     """
-    check_shapes(logits, target)
-    target = target.long()
-    if kernels.usable(logits):
-        sums = _SoftSums.apply(logits, target.contiguous(), ignore_index)
-    else:
-        sums = _soft_sums(logits, target, ignore_index)
-    intersection, mass, pixels = sums
+    intersection, mass, pixels = soft_sums(logits, target, ignore_index=ignore_index)
     return intersection, mass + pixels - intersection, pixels
 
 
@@ -120,3 +141,40 @@ def soft_iou_loss(intersection: Tensor, union: Tensor, pixels: Tensor) -> Tensor
     present = pixels > 0
     iou = torch.where(present, intersection / torch.where(present, union, 1.0), 0.0)
     return (present.sum() - iou.sum()) / present.sum().clamp_min(1)
+
+
+def tversky_loss(
+    intersection: Tensor,
+    mass: Tensor,
+    pixels: Tensor,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 1.0,
+) -> Tensor:
+    """Mean of (1 - T_c)^(1 / gamma) over the classes present; 0 when there are none.
+
+        T_c = I_c / (I_c + alpha FP_c + beta FN_c)
+
+    Args:
+        intersection: I_c, (C,), from :func:`soft_sums`, as the next two.
+        mass: M_c, (C,); FP = M - I.
+        pixels: N_c, (C,); FN = N - I.
+        alpha: Weight of the false positives, >= 0.
+        beta: Weight of the false negatives, > 0.
+        gamma: > 0; above 1 it is the focal Tversky loss.
+
+    Example:
+        >>> import torch
+        >>> tversky_loss(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([2]), beta=0.5)
+        tensor(0.3333)
+
+    Source: Salehi et al. 2017; Abraham & Khan 2019 for gamma.
+    """
+    present = pixels > 0
+    # 1 - T without the cancellation.
+    misses = alpha * (mass - intersection) + beta * (pixels - intersection)
+    distance = misses / torch.where(present, intersection + misses, 1.0)
+    if gamma != 1:
+        # The slope of a root at 0 is infinite.
+        distance = distance.clamp_min(torch.finfo(distance.dtype).tiny) ** (1 / gamma)
+    return torch.where(present, distance, 0.0).sum() / present.sum().clamp_min(1)

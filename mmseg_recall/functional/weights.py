@@ -1,4 +1,4 @@
-"""Class weights: from the recall of a batch, and from the pixel counts of a training set."""
+"""Class weights and priors: from the recall of a batch, from the counts of a training set."""
 
 from __future__ import annotations
 
@@ -102,3 +102,36 @@ def class_balanced_weight(pixels: Tensor, beta: float | None = None) -> Tensor:
         log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
     weight = torch.where(pixels > 0, -1.0 / torch.expm1(pixels.clamp_min(1.0) * log_beta), 0.0)
     return weight * (len(pixels) / weight.sum())
+
+
+def log_prior(pixels: Tensor, tau: float = 1.0) -> Tensor:
+    """tau log pi_c with pi_c = N_c / N, the share of class c in a training set.
+
+    Args:
+        pixels: N_c, (C,), positive.
+        tau: >= 0.
+
+    Returns:
+        (C,) float64.
+
+    Raises:
+        ValueError: tau < 0; a class without a pixel, whose logarithm there is not.
+
+    Example:
+        >>> import torch
+        >>> log_prior(torch.tensor([3, 1]))
+        tensor([-0.2877, -1.3863], dtype=torch.float64)
+
+    Source: Menon et al. 2021, "Long-tail Learning via Logit Adjustment".
+    """
+    if not 0 <= tau < float('inf'):
+        raise ValueError(f'tau must be >= 0 and finite, got {tau}')
+    unseen = (pixels == 0).nonzero().flatten().tolist()
+    if unseen:
+        raise ValueError(
+            f'class_counts are 0 for the classes {", ".join(map(str, unseen))}: the logarithm of '
+            'their prior is infinite. Merge them into other classes, ignore them, or give them '
+            'the count 1'
+        )
+    pixels = pixels.double()
+    return tau * (pixels.log() - pixels.sum().log())

@@ -13,11 +13,12 @@ from mmseg.registry import HOOKS
 
 from ..datasets.files import write_atomically
 from ..datasets.labels import check_samples, label_sources
+from ..losses.class_counts import ClassCountsLoss
 
 
 @HOOKS.register_module()
 class CheckDatasetHook(Hook):
-    """Check all images and labels for training and validation before the first iteration.
+    """Check images, labels and class counts for training before the first iteration.
 
     Both files must be whole and of one size, and the label may hold only class indices and
     ``ignore_index``. The check reads every file once, with all cores of the main process's
@@ -25,10 +26,12 @@ class CheckDatasetHook(Hook):
     names, sizes and modification times of the files, so that a restart costs only a look at
     those.
 
+    A file of class counts that a loss was given must name the classes of the training set.
+
     Raises:
         FileNotFoundError: A file is missing, on every rank.
         ValueError: A file is damaged, a label of another size than its image, or with unknown
-            ids; names the file.
+            ids; names the file. Class counts of other classes; names both.
 
     Example:
         >>> custom_hooks = [dict(type='CheckDatasetHook')]
@@ -37,6 +40,9 @@ class CheckDatasetHook(Hook):
     CACHE = 'dataset_check.json'
 
     def before_train(self, runner) -> None:
+        for module in runner.model.modules():
+            if isinstance(module, ClassCountsLoss):
+                module.check_names(runner.train_loop.dataloader.dataset.metainfo['classes'])
         loops = [runner.train_loop] + ([runner.val_loop] if runner.val_loop is not None else [])
         errors: list[Exception | None] = [None]
         if is_main_process():

@@ -181,3 +181,18 @@ def sum_counts_over_ranks(counts: ClassCounts) -> ClassCounts:
     total = torch.stack(counts)
     all_reduce(total)
     return ClassCounts(*total)
+
+
+def mean_over_ranks(losses: Tensor, num_pixels: Tensor, sync_stats: bool) -> Tensor:
+    """W times this rank's share of the mean over the valid pixels of all ranks.
+
+    Args:
+        losses: One a pixel of this rank, 0 at those that are not valid.
+        num_pixels: Its valid pixels.
+        sync_stats: With False the rank is on its own: the mean over its pixels.
+    """
+    world_size = 1
+    if sync_stats and get_world_size() > 1:
+        world_size = get_world_size()
+        all_reduce(num_pixels)
+    return world_size * losses.sum() / num_pixels.clamp_min(1)

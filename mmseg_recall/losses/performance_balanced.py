@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from ..functional import (
     recall_weight,
     tversky,
 )
-from .base import ClassWeightedLoss, SegmentationLoss
+from .base import ClassWeightedLoss, SegmentationLoss, mean_over_ranks
 
 
 @MODELS.register_module()
@@ -37,6 +36,9 @@ class RecallLoss(ClassWeightedLoss):
             updated in training for the classes present only, and kept in the checkpoint.
         smoothing: s >= 0, in pixels: 1 - R becomes (FN + s) / (N + s).
         min_weight: Lower bound of the weight of a class, in [0, 1].
+        power: q >= 0: the weight is (1 - R)^q, before the bound.
+        begin: Training batches in which every class weighs 1, before recall takes over; how many
+            there were is kept in the checkpoint. The running recall follows from the first on.
         kwargs: Of :class:`ClassWeightedLoss` and :class:`SegmentationLoss`.
 
     Raises:
@@ -59,6 +61,8 @@ class RecallLoss(ClassWeightedLoss):
         momentum: float = 0.0,
         smoothing: float = 0.0,
         min_weight: float = 0.0,
+        power: float = 1.0,
+        begin: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,9 +72,17 @@ class RecallLoss(ClassWeightedLoss):
             raise ValueError(f'smoothing must be >= 0 and finite, got {smoothing}')
         if not 0 <= min_weight <= 1:
             raise ValueError(f'min_weight must be in [0, 1], got {min_weight}')
+        if not 0 <= power < float('inf'):
+            raise ValueError(f'power must be >= 0 and finite, got {power}')
+        if not (isinstance(begin, int) and begin >= 0):
+            raise ValueError(f'begin must be a number of iterations, 0 or more, got {begin}')
         self.momentum = momentum
         self.smoothing = smoothing
         self.min_weight = min_weight
+        self.power = power
+        self.begin = begin
+        if begin:
+            self.register_buffer('batches', torch.zeros((), dtype=torch.int64))
         if momentum:
             # Sized at the first batch, which is where the number of classes is known.
             self.register_buffer('running_recall', torch.empty(0, dtype=torch.float64))
@@ -79,7 +91,12 @@ class RecallLoss(ClassWeightedLoss):
         weight = recall_weight(counts, self.smoothing)
         if self.momentum:
             weight = 1.0 - self._mix(1.0 - weight)
-        return weight.clamp_min(self.min_weight)
+        weight = (weight**self.power).clamp_min(self.min_weight)
+        if self.begin:
+            weight = torch.where(self.batches < self.begin, 1.0, weight)
+            if self.training:
+                self.batches = self.batches + 1
+        return weight
 
     def _mix(self, batch_recall: Tensor) -> Tensor:
         if self.running_recall.numel() == 0:
@@ -198,11 +215,7 @@ class SoftmaxFocalLoss(SegmentationLoss):
         losses = focal_modulation(nll.double(), self.gamma).to(nll.dtype)
         if pixel_weight is not None:
             losses = losses * pixel_weight
-        num_pixels, world_size = valid.sum(), 1
-        if self.sync_stats and get_world_size() > 1:
-            world_size = get_world_size()
-            all_reduce(num_pixels)
-        return world_size * losses.sum() / num_pixels.clamp_min(1)
+        return mean_over_ranks(losses, valid.sum(), self.sync_stats)
 
 
 @MODELS.register_module()

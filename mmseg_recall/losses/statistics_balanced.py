@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -16,63 +15,43 @@ from ..functional import (
     median_frequency_weight,
 )
 from .base import ClassWeightedLoss
-from .class_counts import load_class_counts
+from .class_counts import ClassCountsLoss, ClassCountsSource
 
 MODES = {'inverse': inverse_frequency_weight, 'median': median_frequency_weight}
 
-ClassCountsSource = Sequence[float] | str | Path | None
 
-
-class StatisticsBalancedLoss(ClassWeightedLoss):
+class StatisticsBalancedLoss(ClassCountsLoss, ClassWeightedLoss):
     """Base of the losses whose class weights are fixed before training.
 
     Args:
-        class_counts: Pixels of each class in the training set: a list, or the path of the JSON
-            file that ``tools/class_statistics.py CONFIG`` writes. Required.
-        num_classes: C, to refuse counts of another length at once instead of at the first batch;
-            LossRunner gives that of the head.
-        kwargs: Of :class:`ClassWeightedLoss` and :class:`SegmentationLoss`.
+        exponent: e in [0, 1]; the weight of a class seen becomes w_c^e: 0 is plain cross-entropy,
+            1/2 the square root, 1 the weight itself.
+        kwargs: Of :class:`ClassCountsLoss` and :class:`ClassWeightedLoss`.
 
     Raises:
-        ValueError: No counts, counts that are negative, not finite or all zero, or not
-            ``num_classes`` many; at the first batch, not as many as the logits have classes.
-        FileNotFoundError: No such file; the message is the command that writes it.
+        ValueError: exponent outside [0, 1]; see :class:`ClassCountsLoss` for the counts.
     """
 
     def __init__(
-        self,
-        class_counts: ClassCountsSource = None,
-        num_classes: int | None = None,
-        **kwargs: Any,
+        self, class_counts: ClassCountsSource = None, exponent: float = 1.0, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        if class_counts is None:
+        if not 0 <= exponent <= 1:
             raise ValueError(
-                f'{type(self).__name__} needs class_counts, the pixels of each class in the '
-                'training set: a list, or the file that '
-                '`python tools/class_statistics.py CONFIG` writes'
+                f'exponent must be in [0, 1], from plain cross-entropy to the weights of '
+                f'{type(self).__name__}, got {exponent}'
             )
-        self.source = class_counts if isinstance(class_counts, (str, Path)) else 'the list given'
-        weight = self.static_weight(load_class_counts(class_counts))
+        super().__init__(class_counts, **kwargs)
+        weight = self.static_weight(self.class_counts)
+        weight = torch.where(weight > 0, weight**exponent, 0.0)
         self.register_buffer('weight', weight, persistent=False)
-        if num_classes is not None:
-            self._check_length(num_classes, 'num_classes is')
 
     def static_weight(self, pixels: Tensor) -> Tensor:
         """Weight of each class, (C,), from the pixels of each class, (C,) float64."""
         raise NotImplementedError
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
-        self._check_length(len(counts.pixels), 'the logits have')
+        self.check_length(len(counts.pixels))
         return self.weight
-
-    def _check_length(self, num_classes: int, which: str) -> None:
-        if len(self.weight) != num_classes:
-            raise ValueError(
-                f'class_counts of {type(self).__name__} ({self.source}) has {len(self.weight)} '
-                f'classes, {which} {num_classes}. Run '
-                '`python tools/class_statistics.py CONFIG` for this data set'
-            )
 
 
 @MODELS.register_module()
@@ -84,18 +63,21 @@ class InverseFrequencyLoss(StatisticsBalancedLoss):
         w_c = median(N) / N_c     (mode='median': what the authors run)
 
     with N_c the pixels of class c in the training set. A class never seen there weighs 0.
+    ``exponent`` tempers it: with 0.5 the weight is the square root.
 
     Args:
-        class_counts: See :class:`StatisticsBalancedLoss`.
+        class_counts: See :class:`ClassCountsLoss`.
         mode: 'inverse' or 'median'.
         kwargs: What :class:`StatisticsBalancedLoss` takes.
 
     Raises:
-        ValueError: An unknown mode; see :class:`StatisticsBalancedLoss` for the counts.
+        ValueError: An unknown mode; see :class:`StatisticsBalancedLoss`.
 
     Example:
         >>> InverseFrequencyLoss(class_counts=[6, 2]).weight
         tensor([0.6667, 2.0000], dtype=torch.float64)
+        >>> InverseFrequencyLoss(class_counts=[6, 2], exponent=0.5).weight
+        tensor([0.8165, 1.4142], dtype=torch.float64)
 
     Source: Eq. 2; Eigen & Fergus 2015 for the median.
     """
@@ -121,12 +103,12 @@ class ClassBalancedLoss(StatisticsBalancedLoss):
         L = - (1 / N) sum_n w_{y_n} log p_n,    w_c ~ (1 - b) / (1 - b^N_c), summing to C
 
     Args:
-        class_counts: See :class:`StatisticsBalancedLoss`.
+        class_counts: See :class:`ClassCountsLoss`.
         beta: b in [0, 1); None for (N - 1) / N, N all pixels, as the authors run it.
         kwargs: What :class:`StatisticsBalancedLoss` takes.
 
     Raises:
-        ValueError: beta outside [0, 1); see :class:`StatisticsBalancedLoss` for the counts.
+        ValueError: beta outside [0, 1); see :class:`StatisticsBalancedLoss`.
 
     Example:
         >>> ClassBalancedLoss(class_counts=[3, 1]).weight

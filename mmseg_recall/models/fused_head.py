@@ -118,13 +118,18 @@ def head_configs(model: dict[str, Any]) -> list[dict[str, Any]]:
         >>> [h['type'] for h in head_configs(dict(decode_head=head))]
         ['IterativeDecodeHead', 'FCNHead']
     """
-    found = []
+    model, found = segmentor_config(model), []
     for key in ('decode_head', 'auxiliary_head'):
         heads = model.get(key) or []
         for head in heads if isinstance(heads, (list, tuple)) else [heads]:
             inner = head.get('kernel_generate_head')
             found += [head] if inner is None else [head, inner]
     return found
+
+
+def segmentor_config(model: dict[str, Any]) -> dict[str, Any]:
+    """The config of the segmentor itself: under test-time augmentation it is inside another."""
+    return model.get('module', model)
 
 
 def _registered_heads() -> list[type[BaseDecodeHead]]:

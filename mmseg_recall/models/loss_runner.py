@@ -12,8 +12,9 @@ from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
-from ..losses.statistics_balanced import StatisticsBalancedLoss
+from ..losses.class_counts import ClassCountsLoss
 from .fused_head import fuse_tails, head_configs
+from .logit_adjustment import adjust_logits
 
 
 def swap_loss(cfg: Config) -> Config:
@@ -57,7 +58,7 @@ def swap_loss(cfg: Config) -> Config:
             if _is_replaceable(loss, new_loss):
                 _replace(loss, new_loss)
                 # Counts of another data set are then refused when the model is built.
-                if issubclass(_loss_class(loss), StatisticsBalancedLoss):
+                if issubclass(_loss_class(loss), ClassCountsLoss):
                     loss['num_classes'] = head.get('num_classes')
                 swapped += 1
     if not swapped:
@@ -116,7 +117,8 @@ class LossRunner(Runner):
     """mmengine's runner, built from a config whose losses are swapped first (:func:`swap_loss`).
 
     Its heads score their logits without upsampling them (:func:`fuse_tails`): by default on CPU,
-    and as the config's top-level ``fused_tail`` says where it is given.
+    and as the config's top-level ``fused_tail`` says where it is given. A top-level
+    ``logit_adjustment = dict(tau=1.0)`` adjusts what it predicts (:func:`adjust_logits`).
     """
 
     @classmethod
@@ -125,4 +127,6 @@ class LossRunner(Runner):
         cfg = swap_loss(cfg)
         if cfg.get('fused_tail', not torch.cuda.is_available()):
             cfg = fuse_tails(cfg)
+        if 'logit_adjustment' in cfg:
+            cfg = adjust_logits(cfg)
         return super().from_cfg(cfg)

@@ -17,12 +17,18 @@ from torch import Tensor
 import mmseg_recall.classification
 from mmseg_recall.functional import kernels
 from mmseg_recall.losses import ClassWeightedLoss, available_losses
+from mmseg_recall.losses.class_counts import ClassCountsLoss
 from mmseg_recall.losses.performance_balanced import RecallLoss
 from mmseg_recall.stack import stock_script
 
 SPECIES = 8142
 BATCH = 128
-LOSSES = available_losses()
+# mmpretrain's own SeesawLoss keeps its name.
+LOSSES = {
+    name: cls
+    for name, cls in available_losses().items()
+    if not hasattr(mmpretrain.models.losses, name)
+}
 CASES = [
     (name, impl)
     for name, cls in LOSSES.items()
@@ -31,7 +37,7 @@ CASES = [
 
 
 def config(name: str, impl: str | None, num_classes: int) -> dict:
-    needs_counts = name in ('InverseFrequencyLoss', 'ClassBalancedLoss')
+    needs_counts = issubclass(LOSSES[name], ClassCountsLoss)
     return dict(
         type=name,
         **(dict(impl=impl) if impl else {}),

@@ -1,14 +1,17 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS, HOOKS
+from torch import nn
 
 from mmseg_recall.datasets.files import image_header
 from mmseg_recall.datasets.labels import check_samples
 from mmseg_recall.hooks import check_dataset as module
+from mmseg_recall.losses.statistics_balanced import InverseFrequencyLoss
 
 from . import stubs
 
@@ -44,7 +47,9 @@ def runner(tmp_path, type_='BaseSegDataset'):
 
     work_dir = tmp_path / 'work'
     work_dir.mkdir(exist_ok=True)
-    return SimpleNamespace(train_loop=loop('train'), val_loop=loop('val'), work_dir=str(work_dir))
+    return SimpleNamespace(
+        train_loop=loop('train'), val_loop=loop('val'), work_dir=str(work_dir), model=nn.Module()
+    )
 
 
 def make(tmp_path):
@@ -157,3 +162,14 @@ def test_a_pipeline_without_labels_is_an_error(tmp_path):
     state.train_loop.dataloader.dataset.pipeline.transforms.pop(1)
     with pytest.raises(ValueError, match='LoadAnnotations'):
         HOOKS.build(dict(type='CheckDatasetHook')).before_train(state)
+
+
+def test_class_counts_of_another_data_set_are_refused(tmp_path):
+    make(tmp_path)
+    path = tmp_path / 'class_counts.json'
+    for classes, refused in [('abc', False), ('acb', True)]:
+        path.write_text(json.dumps(dict(classes=list(classes), pixels=[1, 2, 3])))
+        run = runner(tmp_path)
+        run.model = nn.ModuleList([InverseFrequencyLoss(class_counts=path)])
+        with pytest.raises(ValueError, match="1 is 'c' there") if refused else nullcontext():
+            HOOKS.build(dict(type='CheckDatasetHook')).before_train(run)

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_recall.losses import available_losses
+from mmseg_recall.losses.logit_adjusted import LogitAdjustedLoss
 from mmseg_recall.losses.performance_balanced import (
     MetricWeightedLoss,
     OHEMLoss,
     SoftmaxFocalLoss,
 )
-from mmseg_recall.losses.region_based import LovaszSoftmaxLoss, SoftIoULoss
+from mmseg_recall.losses.region_based import RegionLoss, SoftIoULoss
+from mmseg_recall.losses.seesaw import SeesawLoss
+from mmseg_recall.losses.soft_tversky import SoftTverskyLoss
 from mmseg_recall.losses.statistics_balanced import ClassBalancedLoss, InverseFrequencyLoss
 
 STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, ClassBalancedLoss])
@@ -31,6 +35,18 @@ STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, Clas
         (InverseFrequencyLoss, dict(class_counts=[1], mode='mean'), 'median'),
         (ClassBalancedLoss, dict(class_counts=[1], beta=1.0), 'beta'),
         (InverseFrequencyLoss, {}, 'class_statistics.py CONFIG'),
+        (InverseFrequencyLoss, dict(class_counts=[1], exponent=1.5), r'exponent .*\[0, 1\]'),
+        (ClassBalancedLoss, dict(class_counts=[1], exponent=-0.1), r'exponent .*\[0, 1\]'),
+        (ClassBalancedLoss, dict(class_counts=[1], exponent=float('nan')), 'exponent'),
+        (SeesawLoss, dict(p=-1.0), 'p must'),
+        (SeesawLoss, dict(q=float('nan')), 'q must'),
+        (SoftTverskyLoss, dict(alpha=-0.1), 'alpha'),
+        (SoftTverskyLoss, dict(beta=0.0), 'beta'),
+        (SoftTverskyLoss, dict(gamma=0.0), 'gamma'),
+        (LogitAdjustedLoss, {}, 'class_statistics.py CONFIG'),
+        (LogitAdjustedLoss, dict(class_counts=[1], tau=-1.0), 'tau'),
+        (LogitAdjustedLoss, dict(class_counts=[1, 0, 2, 0]), '0 for the classes 1, 3'),
+        (LogitAdjustedLoss, dict(class_counts=[1, 2], num_classes=3), '2 classes, .* is 3'),
     ],
 )
 def test_bad_options_are_refused(cls: type, options: dict, message: str) -> None:
@@ -62,14 +78,14 @@ def test_bad_counts_are_refused(cls: type, counts: object, message: str, tmp_pat
             cls(class_counts=path)
 
 
-@STATISTICS_BALANCED
+@pytest.mark.parametrize('cls', [InverseFrequencyLoss, ClassBalancedLoss, LogitAdjustedLoss])
 def test_counts_for_other_classes_name_both(cls: type) -> None:
     loss = cls(class_counts=[1, 2, 3])
     with pytest.raises(ValueError, match='3 classes, the logits have 4'):
         loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
     with pytest.raises(ValueError, match='3 classes, num_classes is 4'):
         cls(class_counts=[1, 2, 3], num_classes=4)
-    assert len(cls(class_counts=[1, 2, 3], num_classes=3).weight) == 3
+    assert cls(class_counts=[1, 2, 3], num_classes=3).class_counts.tolist() == [1, 2, 3]
 
 
 @STATISTICS_BALANCED
@@ -77,6 +93,25 @@ def test_counts_from_a_file_are_those_of_the_list(cls: type, tmp_path: Path) -> 
     path = tmp_path / 'class_counts.json'
     path.write_text(json.dumps(dict(classes=['a', 'b', 'c'], pixels=[7, 0, 2])))
     assert torch.equal(cls(class_counts=str(path)).weight, cls(class_counts=[7, 0, 2]).weight)
+
+
+@STATISTICS_BALANCED
+def test_exponent_goes_from_cross_entropy_to_the_weights(cls: type) -> None:
+    weight = cls(class_counts=[7, 0, 2]).weight
+    assert cls(class_counts=[7, 0, 2], exponent=0).weight.tolist() == [1, 0, 1]
+    torch.testing.assert_close(cls(class_counts=[7, 0, 2], exponent=0.5).weight, weight.sqrt())
+
+
+def test_counts_of_other_classes_name_both(tmp_path: Path) -> None:
+    path = tmp_path / 'class_counts.json'
+    path.write_text(json.dumps(dict(classes=['road', 'sky'], pixels=[7, 2])))
+    loss = InverseFrequencyLoss(class_counts=path)
+    loss.check_names(('road', 'sky'))
+    with pytest.raises(ValueError, match=r"class_counts.json.* class 1 is 'sky' .* 'pole' in"):
+        loss.check_names(('road', 'pole', 'sky'))
+    with pytest.raises(ValueError, match="class 1 is 'sky' there and None"):
+        loss.check_names(('road',))
+    InverseFrequencyLoss(class_counts=[7, 2]).check_names(('sky', 'road'))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +146,15 @@ def test_a_class_never_seen_weighs_nothing() -> None:
         assert cls(class_counts=[5, 3, 0])(logits, target) == 0
 
 
-@pytest.mark.parametrize('cls', [SoftIoULoss, LovaszSoftmaxLoss])
+@pytest.mark.parametrize(
+    'cls', [cls for cls in available_losses().values() if issubclass(cls, RegionLoss)]
+)
 def test_region_losses_refuse_a_weight_per_pixel(cls: type) -> None:
     with pytest.raises(ValueError, match='sampler'):
         cls()(torch.zeros(1, 2, 3), torch.zeros(1, 3).long(), weight=torch.ones(1, 3))
+
+
+def test_tversky_of_one_and_one_is_the_soft_iou() -> None:
+    logits, target = torch.randn(2, 4, 9), torch.randint(3, (2, 9))
+    expected = SoftIoULoss()(logits, target)
+    torch.testing.assert_close(SoftTverskyLoss(alpha=1, beta=1)(logits, target), expected)

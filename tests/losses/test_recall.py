@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,8 @@ from mmseg_recall.functional import (
     weighted_mean,
 )
 from mmseg_recall.losses.performance_balanced import MetricWeightedLoss, RecallLoss
+from mmseg_recall.losses.prior_recall import PriorRecallLoss
+from mmseg_recall.losses.statistics_balanced import InverseFrequencyLoss
 from tests.losses.batches import Batch, batches
 from tests.losses.test_properties import random_batch
 
@@ -145,6 +149,52 @@ def test_smoothing_and_min_weight() -> None:
     assert loss.last_weight[0] == 0.1
 
 
+def test_power() -> None:
+    loss = RecallLoss(power=2.0, min_weight=0.01)
+    loss(*logits_with_recall(1, 4))
+    assert loss.last_weight[0] == 0.75**2
+    loss(*logits_with_recall(4, 4))
+    assert loss.last_weight[0] == 0.01
+
+
+def test_recall_begins_where_a_resumed_training_goes_on() -> None:
+    batch = logits_with_recall(1, 4)
+    loss = RecallLoss(begin=2, momentum=0.5)
+    loss(*batch)
+    assert loss.last_weight[0] == 1
+    assert loss.last_weight[1:].isnan().all()
+    loss.eval()(*batch)  # validation is no training
+    resumed = RecallLoss(begin=2, momentum=0.5)
+    resumed.load_state_dict(loss.state_dict())
+    weights = []
+    for _ in range(2):
+        resumed(*batch)
+        weights.append(resumed.last_weight[0].item())
+    assert weights == [1, 0.75]
+
+
+def test_weights_normalization_is_a_mean_weight_of_one() -> None:
+    batch = random_batch()
+    loss = RecallLoss(normalization='weights')
+    value = loss(batch.logits, batch.target)
+    weight = loss.last_weight.nan_to_num(0)[batch.target.clamp_max(4)]
+    valid = batch.target != 255
+    weight = weight / weight[valid].mean()
+    nll = F.cross_entropy(batch.logits, batch.target, ignore_index=255, reduction='none')
+    torch.testing.assert_close(value.double(), (weight * nll)[valid].mean(), rtol=1e-6, atol=0)
+
+
+def test_a_prior_multiplies_the_weights() -> None:
+    batch = random_batch()
+    counts = dict(class_counts=[5, 1, 0, 7, 3], exponent=0.5)
+    losses = InverseFrequencyLoss(**counts), RecallLoss(), PriorRecallLoss(**counts)
+    for loss in losses:
+        loss(batch.logits, batch.target)
+    prior, recall_alone, both = (loss.last_weight for loss in losses)
+    torch.testing.assert_close(both, prior * recall_alone, rtol=0, atol=0, equal_nan=True)
+    assert 'class_counts' not in signature(RecallLoss).parameters  # which LossRunner would fill in
+
+
 def test_pixel_weight_of_a_sampler() -> None:
     batch = random_batch()
     loss = RecallLoss()
@@ -179,6 +229,10 @@ def test_precision_weight_rewards_false_positives() -> None:
         dict(smoothing=-1.0),
         dict(smoothing=float('inf')),
         dict(min_weight=1.5),
+        dict(power=-1.0),
+        dict(power=float('inf')),
+        dict(begin=-1),
+        dict(begin=0.5),
         dict(normalization='sum'),
         dict(impl='fast'),
     ],

@@ -131,11 +131,12 @@ def test_same_size_as_the_labels(tiled: list[int]) -> None:
     [
         dict(loss=LOVASZ),
         dict(loss=[RECALL, LOVASZ]),
+        dict(loss=dict(type='LogitAdjustedLoss', class_counts=[5, 1, 2, 7, 3, 1])),
         dict(loss=dict(RECALL, impl='plain')),
         dict(loss=[CE, dict(type='DiceLoss', loss_name='loss_dice')]),
         dict(loss=CE, sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=50)),
     ],
-    ids=['lovasz', 'lovasz_too', 'plain', 'dice_too', 'sampler'],
+    ids=['lovasz', 'lovasz_too', 'logit_adjusted', 'plain', 'dice_too', 'sampler'],
 )
 def test_others_take_the_stock_path(options: dict, tiled: list[int]) -> None:
     loss = options.pop('loss')

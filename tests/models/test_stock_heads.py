@@ -27,7 +27,7 @@ from torch import nn
 
 from mmseg_recall.losses import SegmentationLoss, available_losses
 from mmseg_recall.losses.performance_balanced import RecallLoss
-from mmseg_recall.losses.region_based import LovaszSoftmaxLoss, SoftIoULoss
+from mmseg_recall.losses.region_based import RegionLoss
 from mmseg_recall.models import fuse_tails, swap_loss
 from mmseg_recall.models.fused_head import head_configs
 
@@ -174,7 +174,7 @@ def with_loss(name: str, loss: str) -> Config:
                 old.update(type='CrossEntropyLoss')
             if name == 'DepthwiseSeparableFCNHead':
                 old.update(use_sigmoid=False)
-        if issubclass(available_losses()[loss], (SoftIoULoss, LovaszSoftmaxLoss)):
+        if issubclass(available_losses()[loss], RegionLoss):
             head.pop('sampler', None)
     cfg.loss_decode = dict(type=loss)
     cfg.class_counts = [1] * next(head.num_classes for head in heads if 'num_classes' in head)

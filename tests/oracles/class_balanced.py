@@ -2,13 +2,25 @@ from decimal import Decimal, localcontext
 
 from hypothesis import strategies as st
 
-from .common import Pixels, Result, class_counts, normalizations, weighted_cross_entropy
+from .common import (
+    Pixels,
+    Result,
+    class_counts,
+    exponents,
+    normalizations,
+    tempered,
+    weighted_cross_entropy,
+)
 
 
 def options(num_classes: int) -> st.SearchStrategy[dict]:
     return st.fixed_dictionaries(
         dict(class_counts=class_counts(num_classes)),
-        optional=dict(beta=st.sampled_from([0.0, 0.5, 0.99]), normalization=normalizations),
+        optional=dict(
+            beta=st.sampled_from([0.0, 0.5, 0.99]),
+            exponent=exponents,
+            normalization=normalizations,
+        ),
     )
 
 
@@ -17,6 +29,7 @@ def loss(
     num_classes: int,
     class_counts: list[int],
     beta: float | None = None,
+    exponent: float = 1.0,
     normalization: str = 'pixels',
 ) -> Result:
     # With 60 digits: (1 - b) / (1 - b^n) cancels badly in floats.
@@ -27,4 +40,4 @@ def loss(
         raw = [(1 - b) / (1 - b**n) if n else Decimal(0) for n in class_counts]
         scale = num_classes / sum(raw)
         weight = [float(w * scale) for w in raw]
-    return weighted_cross_entropy(pixels, weight, normalization)
+    return weighted_cross_entropy(pixels, tempered(weight, exponent), normalization)

@@ -5,7 +5,9 @@ lists of numbers. ``pixels`` is a list of (logits, label) of the *valid* pixels.
 module named after its loss (``RecallLoss``: ``recall.py``) with
 
 - ``options(num_classes)``: a hypothesis strategy of constructor arguments,
-- ``loss(pixels, num_classes, **options)``: (value, gradient), one list of C numbers a pixel.
+- ``loss(pixels, num_classes, **options)``: (value, gradient), one list of C numbers a pixel,
+- ``GRADCHECK``, options that turn off what keeps finite differences from being the gradient: a
+  factor that is taken for a constant, or that changes from batch to batch.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ Pixels = list[tuple[list[float], int]]
 Result = tuple[float, list[list[float]]]
 
 normalizations = st.sampled_from(['pixels', 'weights'])
+exponents = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
 def softmax(z: list[float]) -> list[float]:
@@ -83,3 +86,8 @@ def class_counts(num_classes: int) -> st.SearchStrategy[list[int]]:
         return counts if any(counts) else [1] * num_classes
 
     return st.integers(0, 2**31).map(counts)
+
+
+def tempered(weight: list[float], exponent: float) -> list[float]:
+    """w_c^e; what weighs nothing stays so."""
+    return [w**exponent if w else 0.0 for w in weight]

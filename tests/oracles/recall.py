@@ -2,29 +2,42 @@ from hypothesis import strategies as st
 
 from .common import Pixels, Result, count, normalizations, weighted_cross_entropy
 
+# Finite differences take more than one batch.
+GRADCHECK = dict(begin=0)
+
+# Smoothing and floor not below what float32 can weigh.
+recall_options = dict(
+    smoothing=st.just(0.0) | st.floats(1e-6, 10),
+    power=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    min_weight=st.just(0.0) | st.floats(1e-6, 1),
+    begin=st.sampled_from([0, 1]),
+)
+
 
 def options(num_classes: int) -> st.SearchStrategy[dict]:
-    return st.fixed_dictionaries(
-        {},
-        optional=dict(
-            # Not below what float32 can weigh.
-            smoothing=st.just(0.0) | st.floats(1e-6, 10),
-            min_weight=st.just(0.0) | st.floats(1e-6, 1),
-            normalization=normalizations,
-        ),
-    )
+    return st.fixed_dictionaries({}, optional=dict(recall_options, normalization=normalizations))
 
 
-def loss(
+def recall_weight(
     pixels: Pixels,
     num_classes: int,
     smoothing: float = 0.0,
+    power: float = 1.0,
     min_weight: float = 0.0,
-    normalization: str = 'pixels',
-) -> Result:
+    begin: int = 0,
+) -> list[float]:
+    """Of the first batch."""
     n, tp, _ = count(pixels, num_classes)
-    weight = [
-        max((n[c] - tp[c] + smoothing) / (n[c] + smoothing), min_weight) if n[c] else 0.0
+    if begin:
+        return [1.0] * num_classes
+    return [
+        max(((n[c] - tp[c] + smoothing) / (n[c] + smoothing)) ** power, min_weight) if n[c] else 0.0
         for c in range(num_classes)
     ]
+
+
+def loss(
+    pixels: Pixels, num_classes: int, normalization: str = 'pixels', **options: float
+) -> Result:
+    weight = recall_weight(pixels, num_classes, **options)
     return weighted_cross_entropy(pixels, weight, normalization)

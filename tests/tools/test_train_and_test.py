@@ -63,6 +63,15 @@ def test_train_resume_test(options, tmp_path):
     metrics = json.loads(result.read_text())
     assert (metrics['mIoU'], metrics['mAcc']) == (val['mIoU'], val['mAcc'])
 
+    counts = ','.join(str(2**c) for c in range(13, 0, -1))
+    for tau in (0, 5):
+        run(
+            TOOLS / 'test.py', CONFIG, best, '--work-dir', tmp_path / f'tau{tau}', *on_val(options),
+            f'logit_adjustment.tau={tau}', f'class_counts=[{counts}]',
+        )  # fmt: skip
+        (result,) = (tmp_path / f'tau{tau}').glob('*/*.json')
+        assert (json.loads(result.read_text())['mIoU'] == val['mIoU']) == (tau == 0)
+
     output = run(
         TOOLS / 'train.py', CONFIG, '--work-dir', tmp_path, '--resume', *options,
         'train_cfg.max_iters=6',

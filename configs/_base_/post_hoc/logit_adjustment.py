@@ -1,0 +1,1 @@
+logit_adjustment = dict(tau=1.0)

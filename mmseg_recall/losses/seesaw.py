@@ -1,0 +1,97 @@
+"""Seesaw loss: frequent classes push rare ones down less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ..functional import check_shapes, checked_pixel_nll, seesaw_logits, valid_pixels
+from ..functional.checks import compute_dtype
+from ..functional.counts import count_labels
+from .base import SegmentationLoss
+
+
+@MODELS.register_module()
+class SeesawLoss(SegmentationLoss):
+    """Cross-entropy in which a class is punished less for the pixels of a more frequent one.
+
+        L = - (1 / N) sum_n log( e^{z_y} / (e^{z_y} + sum_{j != y} M_yj C_yj e^{z_j}) )
+        M_yj = min(1, N_j / N_y)^p,    C_yj = max(1, softmax(z)_j / softmax(z)_y)^q
+
+    with y the class of pixel n and N_c its pixels in all training batches so far, which are counted
+    over all ranks and kept in the checkpoint: no statistics of the training set are needed. A class
+    not yet seen is not punished. M and C are constants for the gradient.
+
+    Args:
+        p: >= 0, of the mitigation factor M.
+        q: >= 0, of the compensation factor C.
+        sync_stats: Count over all ranks; see :class:`ClassWeightedLoss`.
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Attributes:
+        pixels: N_c, (C,) int64; empty before the first batch.
+
+    Raises:
+        ValueError: p or q negative or not finite; a checkpoint of another number of classes.
+
+    Example:
+        >>> import torch
+        >>> SeesawLoss(p=1.0)(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
+        tensor(0.3890)
+
+    Source: Wang et al. 2021, per pixel.
+    """
+
+    default_name = 'loss_seesaw'
+
+    def __init__(
+        self, p: float = 0.8, q: float = 2.0, sync_stats: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value in (('p', p), ('q', q)):
+            if not 0 <= value < float('inf'):
+                raise ValueError(f'{name} must be >= 0 and finite, got {value}')
+        self.p, self.q = p, q
+        self.sync_stats = sync_stats
+        # Sized at the first batch, which is where the number of classes is known.
+        self.register_buffer('pixels', torch.empty(0, dtype=torch.int64))
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+    ) -> Tensor:
+        check_shapes(logits, target)
+        num_classes, labels = logits.shape[1], target.long()
+        valid = valid_pixels(labels, num_classes, ignore_index)
+        counts = count_labels(torch.where(valid, labels, num_classes), num_classes + 1)[:-1]
+        world_size = 1
+        if self.sync_stats and get_world_size() > 1:
+            world_size = get_world_size()
+            all_reduce(counts)
+        seen = self._add(counts)
+        logits = logits.to(compute_dtype(logits))
+        logits = seesaw_logits(logits, torch.where(valid, labels, 0), seen, self.p, self.q)
+        nll, _ = checked_pixel_nll(logits, target, ignore_index)
+        losses = nll if pixel_weight is None else nll * pixel_weight
+        return world_size * losses.sum() / counts.sum().clamp_min(1)
+
+    def _add(self, counts: Tensor) -> Tensor:
+        if self.pixels.numel() == 0:
+            self.pixels = torch.zeros_like(counts)
+        if self.pixels.shape != counts.shape:
+            raise ValueError(
+                f'this SeesawLoss has counted {len(self.pixels)} classes, the logits have '
+                f'{len(counts)}'
+            )
+        if self.training:
+            self.pixels = self.pixels + counts
+        return self.pixels
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f'{prefix}pixels')
+        if saved is not None:
+            self.pixels = torch.empty_like(saved, device=self.pixels.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
