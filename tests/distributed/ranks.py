@@ -66,6 +66,8 @@ def _serve(rank: int, connection: Any, folder: str) -> None:
     torch.set_num_threads(1)
     os.chdir(folder)
     init_default_scope('mmseg')
+    # Never freed: in torch 2.4 that waits for a thread of the group with the interpreter locked.
+    groups = []
     while True:
         try:
             world_size, store, function, args = pickle.loads(connection.recv_bytes())
@@ -76,6 +78,7 @@ def _serve(rank: int, connection: Any, folder: str) -> None:
         dist.init_process_group(
             'gloo', init_method=store, rank=rank, world_size=world_size, timeout=TIMEOUT
         )
+        groups.append(dist.group.WORLD)
         error, result = '', None
         try:
             result = function(*args)
