@@ -1,4 +1,7 @@
-"""Count the pixels of each class in a config's training set, for the losses that need them."""
+"""Count the pixels of each class in a config's training set, for the losses that need them.
+
+Of a config of mmpretrain, the images of each class.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 import mmseg_recall  # noqa: F401  (registers the datasets)
+from mmseg_recall.comparison.describe import is_classification
 from mmseg_recall.datasets.class_statistics import write_class_statistics
 
 
@@ -26,9 +30,17 @@ def main() -> None:
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
     try:
-        print(write_class_statistics(config, args.out, args.allow_evaluation_files))
+        print(_write(config, args))
     except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
+
+
+def _write(config: Config, args: argparse.Namespace) -> Path:
+    if not is_classification(config):
+        return write_class_statistics(config, args.out, args.allow_evaluation_files)
+    from mmseg_recall.classification.datasets import class_statistics
+
+    return class_statistics.write_class_statistics(config, args.out)
 
 
 if __name__ == '__main__':

@@ -11,21 +11,9 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
 from ..evaluation import Areas, save_areas
+from ..evaluation.shots import FEW, MANY, shot_accuracies, shot_of
 from ..losses.class_counts import load_class_counts
 from ..losses.statistics_balanced import ClassCountsSource
-
-MANY, FEW = 100, 20
-SHOTS = ('many', 'medium', 'few')
-
-
-def shot_of(class_counts: np.ndarray, many: int = MANY, few: int = FEW) -> np.ndarray:
-    """'many' (more than ``many`` training images), 'few' (fewer than ``few``) or 'medium'.
-
-    Example:
-        >>> shot_of(np.array([101, 100, 20, 19])).tolist()
-        ['many', 'medium', 'medium', 'few']
-    """
-    return np.select([class_counts > many, class_counts < few], ['many', 'few'], 'medium')
 
 
 @METRICS.register_module()
@@ -105,13 +93,3 @@ class ShotAccuracy(BaseMetric):
         top1 = areas.intersect.sum() / areas.label.sum()
         metrics = {'top1': top1} | shot_accuracies(areas, self.shots)
         return {name: round(float(100 * value), 2) for name, value in metrics.items()}
-
-
-def shot_accuracies(areas: Areas, shots: np.ndarray) -> dict[str, float]:
-    """Mean accuracy in [0, 1] over the classes of each shot; NaN for one without any."""
-    means = {}
-    for shot in SHOTS:
-        of_shot = (shots == shot) & (areas.label > 0)
-        accuracy = areas.intersect[of_shot] / areas.label[of_shot]
-        means[shot] = accuracy.mean() if len(accuracy) else np.nan
-    return means

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .paper import PAPER_NAMES
+from .shots import method
 from .summary import BASELINE, Comparison, Loss
 
 BALANCED = ('InverseFrequency', 'ClassBalanced')
@@ -27,6 +28,29 @@ class Claim:
 
 def test_claims(comparison: Comparison) -> list[Claim]:
     """Every claim, in the order of the paper."""
+    return _shot_claims(comparison) if comparison.classifies else _loss_claims(comparison)
+
+
+def _shot_claims(comparison: Comparison) -> list[Claim]:
+    ce, sdn_ce, sdn_recall = (
+        method(comparison, name) for name in (BASELINE, 'SDN (CE)', 'SDN (Recall)')
+    )
+    pairs = (('SDN (Recall)', sdn_recall, 'SDN (CE)', sdn_ce), ('SDN (CE)', sdn_ce, BASELINE, ce))
+    return [
+        _pair(
+            f'{name} is above {base_name} in {words} accuracy by more than the spread over seeds.',
+            metric,
+            loss,
+            base,
+            lambda margin, spread: spread is not None and margin > spread,
+            needs_spread=True,
+        )
+        for metric, words in (('top1', 'overall'), ('few', 'few-shot'))
+        for name, loss, base_name, base in pairs
+    ]
+
+
+def _loss_claims(comparison: Comparison) -> list[Claim]:
     paper = {loss.label: loss for loss in comparison.losses if loss.label in PAPER_NAMES}
     balanced = [paper[label] for label in BALANCED if label in paper]
     others = [loss for label, loss in paper.items() if label not in BALANCED]

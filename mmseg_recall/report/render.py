@@ -20,6 +20,7 @@ from .images import Panel, panel_of
 from .load import load_runs
 from .model_zoo import metafile, model_index
 from .paper import paper_table
+from .shots import paper_shot_tables, shot_class_table, shot_table, shot_verdict
 from .summary import Comparison, compare
 from .tables import (
     Cell,
@@ -41,6 +42,7 @@ class Section:
 
     title: str
     anchor: str
+    question: str
     diagnosis: Diagnosis
     claims: list[Claim]
     overall: Table
@@ -49,7 +51,7 @@ class Section:
     plots: dict[str, Plot]
     panel: Panel | None
     cost: Table
-    zoo: Table
+    zoo: Table | None
     runs: Table
     software: list[str]
 
@@ -60,7 +62,7 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
     Args:
         paths: Records, work directories of mmseg, or folders of them.
         out: Folder; gets report.html, README.md, figures/, runs.csv, classes.csv, metafile.yml
-            and model-index.yml.
+            and model-index.yml (these two of segmentation only).
         date: Printed in the heads of the page and of README.md, and nowhere else: the rest
             depends on the runs alone.
 
@@ -84,15 +86,23 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
         keep_trailing_newline=True,
     )
     environment.filters |= {'markdown_cell': _markdown_cell, 'heading': _heading}
-    known = dict(sections=sections, problems=problems, date=date, number=len(runs))
+    known = dict(
+        heading=_title(comparisons),
+        sections=sections,
+        problems=problems,
+        date=date,
+        number=len(runs),
+        segments=any(not comparison.classifies for comparison in comparisons),
+    )
     files = {
         'report.html': environment.get_template('report.html.j2').render(known),
         'README.md': environment.get_template('report.md.j2').render(known),
         'runs.csv': _csv(run_rows(comparisons)),
         'classes.csv': _csv(class_rows(comparisons)),
-        'metafile.yml': metafile(comparisons),
-        'model-index.yml': model_index(),
     }
+    segmentation = [comparison for comparison in comparisons if not comparison.classifies]
+    if segmentation:
+        files |= {'metafile.yml': metafile(segmentation), 'model-index.yml': model_index()}
     files |= {f'figures/{p.name}.svg': p.file for s in sections for p in s.plots.values()}
     pictures = {f'figures/{s.panel.name}.png': s.panel.grid for s in sections if s.panel}
     contents = {name: text.encode() for name, text in files.items()} | pictures
@@ -101,7 +111,17 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
     return problems
 
 
+def _title(comparisons: list[Comparison]) -> str:
+    kinds = {comparison.classifies for comparison in comparisons}
+    return {
+        (False,): 'Comparison of segmentation losses',
+        (True,): 'Comparison of classifiers for long-tailed data',
+    }.get(tuple(kinds), 'Comparison of losses')
+
+
 def _section(comparison: Comparison, number: int) -> Section:
+    if comparison.classifies:
+        return _shot_section(comparison, number)
     classes = [
         class_table(comparison, metric, title)
         for metric, title in (('Acc', 'Accuracy by class'), ('IoU', 'IoU by class'))
@@ -115,6 +135,7 @@ def _section(comparison: Comparison, number: int) -> Section:
     return Section(
         title=comparison.title,
         anchor=f'comparison-{number}',
+        question='Does imbalance limit you?',
         diagnosis=diagnose(comparison),
         claims=test_claims(comparison),
         overall=overall_table(comparison),
@@ -125,8 +146,31 @@ def _section(comparison: Comparison, number: int) -> Section:
         cost=cost_table(comparison),
         zoo=zoo_table(comparison),
         runs=runs_table(comparison),
-        software=sorted({run.software for run in comparison.runs if run.software}),
+        software=_software(comparison),
     )
+
+
+def _shot_section(comparison: Comparison, number: int) -> Section:
+    return Section(
+        title=comparison.title,
+        anchor=f'comparison-{number}',
+        question='Does SDN (Recall) win?',
+        diagnosis=shot_verdict(comparison),
+        claims=test_claims(comparison),
+        overall=shot_table(comparison),
+        classes=[shot_class_table(comparison)],
+        paper=paper_shot_tables(comparison),
+        plots={},
+        panel=None,
+        cost=cost_table(comparison),
+        zoo=None,
+        runs=runs_table(comparison),
+        software=_software(comparison),
+    )
+
+
+def _software(comparison: Comparison) -> list[str]:
+    return sorted({run.software for run in comparison.runs if run.software})
 
 
 def _heading(text: str) -> Markup:

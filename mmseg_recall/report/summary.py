@@ -89,6 +89,12 @@ class Comparison:
     def setup(self) -> dict:
         return self.runs[0].setup
 
+    @property
+    def classifies(self) -> bool:
+        """Whether its models are classifiers, of mmpretrain."""
+        # Records made before there was a choice do not say.
+        return self.setup.get('task') == 'classification'
+
     def loss(self, label: str) -> Loss | None:
         return next((loss for loss in self.losses if loss.label == label), None)
 
@@ -129,7 +135,7 @@ def compare(runs: list[Run]) -> list[Comparison]:
         )
         setup = members[0].setup
         # A data set class serves several data sets: the mini scenes are read as SYNTHIA.
-        named = setup['dataset'].lower() in ('', setup['data_root'].lower())
+        named = setup['data_root'].lower() in ('', setup['dataset'].lower())
         data = setup['dataset'] if named else f'{setup["dataset"]} ({setup["data_root"]})'
         title = f'{data}, {setup["model"]}, {setup["schedule"]}'
         comparisons.append(Comparison(title, losses))

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from ..evaluation.shots import SHOTS
 from .paper import PAPER_NAMES, PaperTable
 from .summary import DIGITS, Comparison, Loss, Value, ranks
 
@@ -212,12 +213,13 @@ def zoo_table(comparison: Comparison) -> Table:
 def runs_table(comparison: Comparison) -> Table:
     """Every run: seed, what was evaluated, main metrics, config."""
     rows = []
+    names = ('top1', *SHOTS) if comparison.classifies else ('mAcc', 'mIoU', 'aAcc')
     for run in comparison.runs:
-        metrics = [number(run.metrics.get(name, math.nan)) for name in ('mAcc', 'mIoU', 'aAcc')]
+        metrics = [number(run.metrics.get(name, math.nan)) for name in names]
         seed = Cell(NOTHING) if run.seed is None else Cell(str(run.seed), run.seed)
         tail = (Cell(run.evaluated), Cell(run.config_file))
         rows.append((Cell(run.name), Cell(run.loss), seed, *metrics, *tail))
-    columns = ('run', 'loss', 'seed', 'mAcc', 'mIoU', 'aAcc', 'evaluated on', 'config')
+    columns = ('run', 'loss', 'seed', *names, 'evaluated on', 'config')
     return Table('Runs', '', columns, tuple(rows))
 
 
@@ -246,7 +248,8 @@ def class_rows(comparisons: list[Comparison]) -> list[list[object]]:
 
 def run_rows(comparisons: list[Comparison]) -> list[list[object]]:
     """For ``runs.csv``: a row a run."""
-    names = list(OVERALL)
+    names = list(OVERALL) if any(not c.classifies for c in comparisons) else []
+    names += ['top1', *SHOTS] if any(c.classifies for c in comparisons) else []
     head = ['comparison', 'run', 'loss', 'seed', *names, 'seconds_per_iteration', 'memory_mib']
     rows: list[list[object]] = [head]
     for comparison in comparisons:
