@@ -65,11 +65,14 @@ def _all_classes_at_once(logits: Tensor, target: Tensor, valid: Tensor) -> Tenso
     errors = torch.where(foreground, 1 - p, p)
     # Invalid pixels sort behind all others: no slope depends on what comes after it.
     order = torch.where(valid, errors.detach(), -1.0).argsort(dim=1, descending=True)
-    hits = foreground.gather(1, order).cumsum(1).to(p.dtype)
+    is_foreground = foreground.gather(1, order)
+    hits = is_foreground.cumsum(1)
     pixels = hits[:, -1:]
     rank = torch.arange(1, p.shape[1] + 1, device=p.device)
-    jaccard = 1 - (pixels - hits) / (pixels + rank - hits)
-    slope = jaccard.diff(dim=1, prepend=jaccard.new_zeros(num_classes, 1))
+    # Each step of the Jaccard distance by itself: in a large image it has no digits left as the
+    # difference of two distances.
+    below, union = (pixels - hits).to(p.dtype), (pixels + rank - hits).to(p.dtype)
+    slope = torch.where(is_foreground, 1.0, below / (union - 1).clamp_min(1)) / union
     present = pixels.squeeze(1) > 0
     used = present.unsqueeze(1) & valid[order]
     per_class = torch.where(used, errors.gather(1, order) * slope, 0.0).sum(1)
