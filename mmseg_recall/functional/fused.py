@@ -190,7 +190,7 @@ class _ResizedClassNllSums(torch.autograd.Function):
             _differentiate(x, labels, ctx.ignore_index, factor, None, scratch, out=x)
             return tile.downsample(x)
 
-        grad = torch.zeros(logits.shape, dtype=compute_dtype(logits), device=logits.device)
+        grad = torch.zeros_like(logits, dtype=compute_dtype(logits))
         # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
         for tile, part in _map_tiles(differentiate, logits, target.shape, ctx.align_corners):
             grad[tile.n, :, tile.rows.input, tile.columns.input] += part
