@@ -1,0 +1,154 @@
+"""torch.compile: one graph, and the numbers of eager mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import mmseg
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_recall.losses import ClassWeightedLoss, available_losses
+from mmseg_recall.models import fuse_tails, swap_loss
+from tests.tools.run import ROOT
+
+from .cases import (
+    NUM_CLASSES,
+    Case,
+    head_of,
+    loss_config,
+    problem,
+    samples_of,
+    value_and_gradient,
+)
+
+LOSSES = available_losses()
+WEIGHTED = [name for name, cls in LOSSES.items() if issubclass(cls, ClassWeightedLoss)]
+CASES = [
+    *(Case(name, 'loss') for name in LOSSES if name not in WEIGHTED),
+    *(Case(name, impl) for name, impl in product(WEIGHTED, ('plain', 'fused'))),
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    torch._dynamo.reset()
+
+
+def loss_of(case: Case, **options: Any) -> nn.Module:
+    if case.path != 'loss':
+        options['impl'] = case.path
+    return MODELS.build(dict(loss_config(case.name), **options))
+
+
+def compiled(function: Callable[..., Any], backend: str = 'aot_eager') -> Any:
+    # 'aot_eager' traces forward and backward like the default backend, without its C++ build.
+    return torch.compile(function, fullgraph=True, backend=backend)
+
+
+def assert_alike(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> None:
+    for got, want in zip(one, other, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6 * want.abs().max().item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_one_graph_whatever_the_size_and_type(case: Case) -> None:
+    """The second size makes torch compile for all of them."""
+    loss = loss_of(case)
+    fast = compiled(copy.deepcopy(loss))
+    for size, dtype in [((6, 7), torch.float32), ((9, 8), torch.float32), ((6, 7), torch.float16)]:
+        logits, target = problem(case, size)
+        logits = logits.to(dtype)
+        got, want = (value_and_gradient(partial(f, target=target), logits) for f in (fast, loss))
+        assert got[0].dtype == torch.float32 and got[1].dtype == dtype
+        torch.testing.assert_close(got[0], want[0], rtol=1e-5, atol=0)
+        rounding = 2 * torch.finfo(dtype).eps * want[1].abs() + 1e-6 * want[1].abs().max()
+        smallest = torch.finfo(dtype).smallest_normal
+        assert torch.all((got[1].float() - want[1].float()).abs() <= rounding + smallest)
+
+
+@pytest.mark.parametrize('impl', ['plain', 'fused'])
+def test_running_recall_and_pixel_weights(impl: str) -> None:
+    case = Case('RecallLoss', impl)
+    loss = loss_of(case, momentum=0.9)
+    fast = compiled(copy.deepcopy(loss))
+    for seed in range(3):
+        logits, target = problem(case, seed=seed)
+        rest = dict(target=target, weight=torch.rand(target.shape))
+        got, want = (value_and_gradient(partial(f, **rest), logits) for f in (fast, loss))
+        assert_alike(got, want)
+    assert torch.equal(fast.running_recall.nan_to_num(-1), loss.running_recall.nan_to_num(-1))
+    assert all(torch.equal(a, b) for a, b in zip(fast.last_counts, loss.last_counts, strict=True))
+
+
+def test_the_fused_tail_is_one_graph() -> None:
+    head = head_of('RecallLoss')
+    logits, target = problem(Case('RecallLoss', 'tail'))
+    logits, samples = logits.requires_grad_(), samples_of(target)
+    expected, losses = (
+        f(logits, samples) for f in (head.loss_by_feat, compiled(head.loss_by_feat))
+    )
+    got, want = (
+        (v['loss_recall'], *torch.autograd.grad(v['loss_recall'], logits))
+        for v in (losses, expected)
+    )
+    assert_alike(got, want)
+    assert torch.equal(losses['acc_seg'], expected['acc_seg'])
+
+
+def test_the_stock_tail_is_broken_by_mmsegs_accuracy_only() -> None:
+    head = head_of('RecallLoss', 'FCNHead')
+    logits, target = problem(Case('RecallLoss', 'tail'))
+    found = torch._dynamo.explain(head.loss_by_feat)(logits, samples_of(target))
+    places = {reason.user_stack[-1].filename for reason in found.break_reasons}
+    assert places == {str(Path(mmseg.__path__[0]) / 'models' / 'losses' / 'accuracy.py')}
+
+
+@pytest.mark.slow
+def test_a_whole_model_with_fused_tails_is_one_graph() -> None:
+    """DeepLabV3 on ResNet-18, of a few channels, from images to losses."""
+    cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'deeplabv3_r18_small.py')
+    cfg.model.backbone.update(stem_channels=8, base_channels=8)
+    cfg.model.decode_head.update(
+        in_channels=64, channels=8, num_classes=NUM_CLASSES, dropout_ratio=0
+    )
+    cfg.loss_decode = dict(type='RecallLoss')
+    torch.manual_seed(0)
+    model = MODELS.build(fuse_tails(swap_loss(cfg)).model).train()
+    images, target = torch.randn(2, 3, 64, 64), torch.randint(NUM_CLASSES, (2, 64, 64))
+    samples = samples_of(target)
+    expected = model.loss(images, samples)
+    expected['decode.loss_recall'].backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    losses = compiled(model.loss, backend='eager')(images, samples)
+    losses['decode.loss_recall'].backward()
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name])
+
+
+@pytest.mark.slow
+def test_the_default_backend_gives_the_same_numbers() -> None:
+    """All losses in one graph, which torch turns into C++ (inductor)."""
+    losses = [loss_of(Case(name, 'loss')) for name in LOSSES]
+    logits, target = problem(CASES[0])
+
+    def total(logits: Tensor) -> Tensor:
+        return torch.stack([loss(logits, target) for loss in losses])
+
+    values = compiled(total, backend='inductor')(logits.requires_grad_())
+    expected = total(logits)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)
+    (got,), (want,) = (torch.autograd.grad(v.sum(), logits) for v in (values, expected))
+    assert_alike((got,), (want,))
