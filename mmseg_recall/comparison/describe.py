@@ -118,7 +118,8 @@ def describe(cfg: Config) -> dict[str, Any]:
     train_cfg = cfg.get('train_cfg') or {}
     iterations = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
     unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
-    batch_size = cfg.train_dataloader.get('batch_size', 1) if 'train_dataloader' in cfg else None
+    loader = cfg.get('train_dataloader')
+    batch_size = loader.get('batch_size', 1) if loader else None
     return {
         'task': 'classification' if is_classification(cfg) else 'segmentation',
         'loss': loss,
