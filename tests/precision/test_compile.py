@@ -7,14 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
+from traceback import FrameSummary
 from typing import Any
 
-import mmseg
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch._dynamo.backends.debugging import ExplainOutput
 
 from mmseg_recall.losses import ClassWeightedLoss, available_losses
 from mmseg_recall.models import fuse_tails, swap_loss
@@ -109,21 +111,31 @@ def test_the_stock_tail_is_broken_by_mmsegs_accuracy_only() -> None:
     head = head_of('RecallLoss', 'FCNHead')
     logits, target = problem(Case('RecallLoss', 'tail'))
     found = torch._dynamo.explain(head.loss_by_feat)(logits, samples_of(target))
-    places = {reason.user_stack[-1].filename for reason in found.break_reasons}
-    assert places == {str(Path(mmseg.__path__[0]) / 'models' / 'losses' / 'accuracy.py')}
+    places = {(frame.name, Path(frame.filename).name) for frame in last_frames(found)}
+    assert places == {('accuracy', 'accuracy.py')}
 
 
-@pytest.mark.slow
-def test_a_whole_model_with_fused_tails_is_one_graph() -> None:
-    """DeepLabV3 on ResNet-18, of a few channels, from images to losses."""
+def last_frames(found: ExplainOutput) -> list[FrameSummary]:
+    """Where the graph breaks."""
+    return [reason.user_stack[-1] for reason in found.break_reasons]
+
+
+def small_model() -> nn.Module:
+    """DeepLabV3 on ResNet-18, of a few channels, with fused tails."""
     cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'deeplabv3_r18_small.py')
+    cfg.model.data_preprocessor.size = (64, 64)
     cfg.model.backbone.update(stem_channels=8, base_channels=8)
     cfg.model.decode_head.update(
         in_channels=64, channels=8, num_classes=NUM_CLASSES, dropout_ratio=0
     )
     cfg.loss_decode = dict(type='RecallLoss')
     torch.manual_seed(0)
-    model = MODELS.build(fuse_tails(swap_loss(cfg)).model).train()
+    return MODELS.build(fuse_tails(swap_loss(cfg)).model).train()
+
+
+@pytest.mark.slow
+def test_a_whole_model_is_one_graph_from_images_to_losses() -> None:
+    model = small_model()
     images, target = torch.randn(2, 3, 64, 64), torch.randint(NUM_CLASSES, (2, 64, 64))
     samples = samples_of(target)
     expected = model.loss(images, samples)
@@ -136,6 +148,20 @@ def test_a_whole_model_with_fused_tails_is_one_graph() -> None:
         torch.testing.assert_close(losses[name], value)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name])
+
+
+@pytest.mark.slow
+def test_a_training_step_is_broken_by_mmengines_backward_only() -> None:
+    """What ``compile=True`` in a config compiles."""
+    model = small_model()
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    inputs = list(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8))
+    samples = samples_of(torch.randint(NUM_CLASSES, (2, 64, 64)))
+    found = torch._dynamo.explain(model.train_step)(
+        dict(inputs=inputs, data_samples=samples), optim_wrapper=optimizer
+    )
+    places = {(frame.name, Path(frame.filename).name) for frame in last_frames(found)}
+    assert places == {('backward', 'optimizer_wrapper.py')}
 
 
 @pytest.mark.slow
