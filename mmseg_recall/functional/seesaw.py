@@ -26,13 +26,14 @@ def seesaw_logits(
         q: >= 0, of the compensation.
 
     Returns:
-        Tensor of logits' shape and type, differentiable.
+        Tensor of logits' shape and type, differentiable, up to a constant for each pixel.
 
     Example:
         >>> import torch
         >>> z = torch.tensor([[0.0, 1.0]])
-        >>> seesaw_logits(z, torch.tensor([0]), torch.tensor([2, 1]), p=1.0)  # 1 + log(1/2) + 2
-        tensor([[0.0000, 2.3069]])
+        >>> z = seesaw_logits(z, torch.tensor([0]), torch.tensor([2, 1]), p=1.0)
+        >>> z[:, 1] - z[:, 0]  # 1 + log(1/2) + 2
+        tensor([2.3069])
 
     Source: Wang et al. 2021, "Seesaw Loss for Long-Tailed Instance Segmentation", per pixel.
     """
@@ -43,5 +44,8 @@ def seesaw_logits(
     mitigation = torch.where(pixels.unsqueeze(1) <= pixels, 0.0, mitigation).to(logits.dtype)
     # The logarithm of a ratio of probabilities is a difference of logits.
     difference = logits - logits.detach().gather(1, target.unsqueeze(1))
-    compensation = q * difference.detach().clamp_min(0.0)
-    return difference + compensation + mitigation[target].movedim(-1, 1)
+    compensated = difference + q * difference.detach().clamp_min(0.0)
+    mitigation = mitigation[target].movedim(-1, 1)
+    # Large logits have no digits left for the mitigation: only their differences have.
+    counted = torch.where(mitigation.isneginf(), mitigation, compensated.detach())
+    return compensated - counted.amax(dim=1, keepdim=True) + mitigation
