@@ -10,9 +10,16 @@ import pytest
 
 from mmseg_recall.report import render_report
 from mmseg_recall.report.paper import PAPER_NAMES
+from mmseg_recall.report.shots import paper_name
 
 RESULTS = Path(__file__).parents[2] / 'results'
 RECORDS = [RESULTS / 'camvid', RESULTS / 'synthia-mini']
+CLASSIFICATION = RESULTS / 'classification'
+METHODS = {'CE', 'Focal', 'LDAM-DRW', 'SDN (CE)', 'SDN (Recall)', 'tau-norm', 'LWS'}
+REPORTS = {
+    RESULTS / 'report': RECORDS,
+    CLASSIFICATION / 'report': [CLASSIFICATION / 'digits-lt'],
+}
 # Figures differ with the version of matplotlib that drew them.
 FIGURES = re.compile(r'<svg.*?</svg>', re.DOTALL)
 DATE = re.compile(r'Rendered \d{4}-\d\d-\d\d')
@@ -22,13 +29,14 @@ def words(text: str) -> str:
     return DATE.sub('', FIGURES.sub('', text))
 
 
-def test_rendering_the_records_gives_the_published_report(tmp_path):
-    assert render_report(RECORDS, tmp_path, '2026-01-01') == []
-    published = {p.relative_to(RESULTS / 'report') for p in (RESULTS / 'report').rglob('*.*')}
+@pytest.mark.parametrize('report', REPORTS, ids=lambda report: report.parent.name)
+def test_rendering_the_records_gives_the_published_report(report, tmp_path):
+    assert render_report(REPORTS[report], tmp_path, '2026-01-01') == []
+    published = {p.relative_to(report) for p in report.rglob('*.*')}
     assert published == {p.relative_to(tmp_path) for p in tmp_path.rglob('*.*')}
     for name in published:
         if name.suffix not in ('.svg', '.png'):
-            expected = (RESULTS / 'report' / name).read_text()
+            expected = (report / name).read_text()
             assert words((tmp_path / name).read_text()) == words(expected), name
 
 
@@ -42,6 +50,17 @@ def test_every_loss_was_run_with_the_same_three_seeds(folder):
     assert len({record['setup']['key'] for record in records}) == 1
     assert all(found == {0, 1, 2} for found in seeds.values())
     assert set(seeds) == set(PAPER_NAMES)
+
+
+def test_every_classifier_was_run_with_the_same_five_seeds():
+    records = [json.loads(p.read_text()) for p in (CLASSIFICATION / 'digits-lt').glob('*.json')]
+    assert {record['status'] for record in records} == {'complete'}
+    assert len({record['setup']['key'] for record in records}) == 1
+    labels = {record['setup']['loss'] for record in records}
+    assert {paper_name(label) for label in labels} == METHODS
+    for label in labels:
+        seeds = [r['seed'] for r in records if r['setup']['loss'] == label]
+        assert sorted(seeds) == [0, 1, 2, 3, 4]
 
 
 def test_no_image_of_camvid_is_published():
