@@ -138,7 +138,8 @@ def _pair(
     if needs_spread and spread is None:
         return Claim(text, 'not tested', _evidence(metric, loss, base))
     outcome = 'confirmed' if holds(margin, spread) else 'refuted'
-    return Claim(text, outcome, _evidence(metric, loss, base))
+    doubt = _doubt(metric, loss, base) if needs_spread else ''
+    return Claim(text, outcome, _evidence(metric, loss, base) + doubt)
 
 
 def _doubt(metric: str, a: Loss, b: Loss) -> str:
