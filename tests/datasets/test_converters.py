@@ -214,6 +214,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_that_looks_whole(tmp_path, conv
     # images are linked.
     code = """if True:
         import resource, runpy, signal, sys
+        import mmseg_recall  # before the limit: importing torch 2.4 writes a file
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
         sys.argv = sys.argv[1:]
