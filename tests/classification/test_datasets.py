@@ -229,9 +229,8 @@ def test_long_tailed_data_keeps_images_and_depends_on_the_seed_alone() -> None:
 
 def test_any_data_set_can_be_long_tailed(tmp_path: Path) -> None:
     write_images(tmp_path)
-    # Class 0 has one image and class 1 two, of which as many are kept.
-    (tmp_path / 'train.txt').write_text('a/one.jpg 1\na/two.jpg 0\nb/three with spaces.jpg 1\n')
     config = dict(places(tmp_path), classes=['cat', 'lynx'])
+    # Class 0 has one image and class 1 two, of which as many are kept.
     (tmp_path / 'train.txt').write_text('a/one.jpg 1\na/two.jpg 0\nb/three with spaces.jpg 1\n')
     data = LongTailedDataset(config, imbalance_factor=1, lazy_init=True)
     assert data.class_counts == []
