@@ -14,7 +14,7 @@ RAW_CAMVID ?= ../shared/data/camvid
 TRAINED := ce focal ldam_drw sdn_ce sdn_recall
 POST_HOC := tau_norm lws
 
-.PHONY: demo test test-slow test-openmmlab test-classification lint report results clean
+.PHONY: demo test test-slow test-openmmlab test-classification coverage lint report results clean
 
 demo: .venv/ready
 	.venv/bin/python tools/demo.py
@@ -63,7 +63,7 @@ report: .venv/ready
 	.venv/bin/python tools/report.py results/classification/digits-lt \
 		--out results/classification/report
 
-# The published records again: 83 runs, over two hours on two cores. Killed, it goes on where it was.
+# The published records again: 83 runs, hours on two cores. Killed, it goes on where it was.
 results: .venv-torchvision/ready
 	.venv-torchvision/bin/python tools/dataset_converters/camvid.py $(RAW_CAMVID) --out data/camvid
 	.venv-torchvision/bin/python tools/class_statistics.py results/deeplabv3plus_lite0_camvid.py

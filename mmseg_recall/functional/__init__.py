@@ -12,7 +12,7 @@ from .focal import focal_modulation
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
 from .seesaw import seesaw_logits
-from .soft_iou import soft_intersection_union, soft_iou_loss, soft_sums, tversky_loss
+from .soft_iou import soft_iou_loss, soft_sums, tversky_loss
 from .weights import (
     class_balanced_weight,
     inverse_frequency_weight,
@@ -41,7 +41,6 @@ __all__ = [
     'recall_weight',
     'resized_class_nll_sums',
     'seesaw_logits',
-    'soft_intersection_union',
     'soft_iou_loss',
     'soft_sums',
     'tversky',

@@ -34,36 +34,14 @@ def soft_sums(
 
     Raises:
         ValueError: As :func:`class_nll_sums`.
+
+    Source: Rahman & Wang 2016; soft counts over valid pixels only.
     """
     check_shapes(logits, target)
     target = target.long()
     if kernels.usable(logits):
         return _SoftSums.apply(logits, target.contiguous(), ignore_index)
     return _soft_sums(logits, target, ignore_index)
-
-
-def soft_intersection_union(
-    logits: Tensor, target: Tensor, *, ignore_index: int | None = 255
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Soft intersection and union of each class over the valid pixels of the batch.
-
-        I_c = sum_{n: y_n = c} p_n^c,    U_c = sum_n p_n^c + N_c - I_c
-
-    Args:
-        logits: (N, C, ...), any floating type.
-        target: (N, ...), integer class ids.
-        ignore_index: Id of the pixels that take no part; None for none.
-
-    Returns:
-        (intersection, union, pixels), each (C,); the first two differentiable, pixels int64.
-
-    Raises:
-        ValueError: As :func:`class_nll_sums`.
-
-    Source: Rahman & Wang 2016; soft counts over valid pixels only.
-    """
-    intersection, mass, pixels = soft_sums(logits, target, ignore_index=ignore_index)
-    return intersection, mass + pixels - intersection, pixels
 
 
 def _soft_sums(

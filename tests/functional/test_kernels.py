@@ -17,7 +17,7 @@ from mmseg_recall.functional import (
     checked_pixel_nll,
     class_nll_sums,
     kernels,
-    soft_intersection_union,
+    soft_sums,
 )
 
 NAN, INF = math.nan, math.inf
@@ -53,7 +53,7 @@ def pixels(logits: Tensor, target: Tensor, ignore_index: int | None = 255) -> tu
     return checked_pixel_nll(logits, target, ignore_index)
 
 
-FUNCTIONS = {'sums': sums, 'pixels': pixels, 'soft_iou': soft_intersection_union}
+FUNCTIONS = {'sums': sums, 'pixels': pixels, 'soft_iou': soft_sums}
 every_function = pytest.mark.parametrize('name', FUNCTIONS)
 
 
