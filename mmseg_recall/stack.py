@@ -261,14 +261,19 @@ def _allow_mmengine_checkpoints() -> None:
             raise TypeError(f'A checkpoint may not read attribute {name!r} of {owner!r}')
         return getattr(owner, name)
 
+    allowed = [
+        HistoryBuffer,
+        array_from_bytes,
+        scalar_from_bytes,
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)),
+    ]
+    # Each with its name: whenever the fork of mmengine loads a checkpoint, it ends by taking its
+    # own list, most of these among it, off torch's; an entry with a name is not on it.
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
+            *((item, f'{item.__module__}.{item.__qualname__}') for item in allowed),
             (history_buffer_method, 'builtins.getattr'),
-            array_from_bytes,
-            scalar_from_bytes,
-            np.ndarray,
-            np.dtype,
-            *(type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)),
         ]
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import load_checkpoint
 
 from mmseg_recall import stack
 
@@ -72,6 +73,13 @@ def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
     loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
     assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 0.375
     assert loaded['best_score'] == np.float32(3.5)
+
+
+def test_mmengine_checkpoints_still_load_after_mmengine_has_loaded_one(tmp_path):
+    torch.save({'message_hub': HistoryBuffer([0.5], [1])}, tmp_path / 'a.pth')
+    load_checkpoint(torch.nn.Identity(), str(tmp_path / 'a.pth'))
+    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    assert loaded['message_hub'].mean() == 0.5
 
 
 class _ReadsAttribute:
