@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
@@ -25,7 +25,10 @@ def swap_loss(cfg: Config) -> Config:
     every other loss stay. Where the new loss takes ``class_counts`` and ``loss_decode`` gives none,
     the config's top-level ``class_counts`` (each of our dataset bases has one) is filled in.
 
-    The result may be swapped again: entries of ``loss_decode``'s own type are replaced as well.
+    ``loss_decode`` may be a list: the sum of its losses then takes the place of each cross-entropy,
+    and a ``loss_weight`` in it is a factor on that of the head.
+
+    The result may be swapped again: entries of ``loss_decode``'s own types are replaced as well.
 
     Args:
         cfg: A config with ``model`` and ``loss_decode``; it is left as it is.
@@ -35,8 +38,8 @@ def swap_loss(cfg: Config) -> Config:
 
     Raises:
         KeyError: ``loss_decode`` is missing, or names a loss that is not registered.
-        ValueError: ``loss_decode`` gives a ``loss_weight`` (that is each head's own), or no head
-            has a loss to replace.
+        ValueError: A single ``loss_decode`` gives a ``loss_weight`` (that is each head's own), a
+            list is empty or names a type twice, or no head has a loss to replace.
 
     Example:
         >>> ce = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)
@@ -48,63 +51,86 @@ def swap_loss(cfg: Config) -> Config:
         ... )
         >>> swap_loss(cfg).model.decode_head.loss_decode
         {'type': 'RecallLoss', 'loss_weight': 0.4}
+        >>> cfg.loss_decode = [dict(type='RecallLoss'), dict(type='DiceLoss', loss_weight=0.5)]
+        >>> [loss.loss_weight for loss in swap_loss(cfg).model.decode_head.loss_decode]
+        [0.4, 0.2]
     """
     cfg = copy.deepcopy(cfg)
-    new_loss = _complete_loss(cfg)
+    new_losses = _complete_losses(cfg)
     swapped = 0
     for head in head_configs(cfg.model):
-        losses = head.get('loss_decode') or []
-        for loss in losses if isinstance(losses, list) else [losses]:
-            if _is_replaceable(loss, new_loss):
-                _replace(loss, new_loss)
-                # Counts of another data set are then refused when the model is built.
+        old = head.get('loss_decode') or []
+        old = old if isinstance(old, list) else [old]
+        replaced = [_replacements(loss, new_losses, old) for loss in old]
+        if any(replaced):
+            losses = [loss for i, new in enumerate(replaced) for loss in new or [old[i]]]
+            # Counts of another data set are then refused when the model is built.
+            for loss in losses:
                 if issubclass(_loss_class(loss), ClassCountsLoss):
                     loss['num_classes'] = head.get('num_classes')
-                swapped += 1
+            single = len(losses) == 1 and not isinstance(head['loss_decode'], list)
+            head['loss_decode'] = losses[0] if single else losses
+            swapped += 1
     if not swapped:
+        names = ' + '.join(str(loss['type']) for loss in new_losses)
         raise ValueError(
-            f'No loss was replaced by {new_loss["type"]}: neither model.decode_head nor '
+            f'No loss was replaced by {names}: neither model.decode_head nor '
             'model.auxiliary_head has a softmax CrossEntropyLoss as its loss_decode. Set '
             'loss_decode in the head itself and remove the loss base from the config.'
         )
     return cfg
 
 
-def _complete_loss(cfg: Config) -> dict[str, Any]:
+def _complete_losses(cfg: Config) -> list[dict[str, Any]]:
     if 'loss_decode' not in cfg:
         raise KeyError(
             "The config has runner_type='LossRunner' but no top-level loss_decode: add one of "
             "configs/_base_/losses, or loss_decode=dict(type='RecallLoss')."
         )
-    loss = dict(cfg.loss_decode)
-    if 'loss_weight' in loss:
+    if not isinstance(cfg.loss_decode, (list, tuple)) and 'loss_weight' in cfg.loss_decode:
         raise ValueError(
             'loss_decode.loss_weight has no effect: each head keeps its own. Set '
             'model.decode_head.loss_decode.loss_weight instead.'
         )
-    loss_class = _loss_class(loss)
-    if loss_class is None:
-        raise KeyError(f'loss_decode.type {loss["type"]!r} is not a registered loss.')
-    if 'class_counts' in inspect.signature(loss_class).parameters and 'class_counts' in cfg:
-        loss.setdefault('class_counts', cfg.class_counts)
-    return loss
+    given = cfg.loss_decode if isinstance(cfg.loss_decode, (list, tuple)) else [cfg.loss_decode]
+    losses = [dict(loss) for loss in given]
+    for loss in losses:
+        loss_class = _loss_class(loss)
+        if loss_class is None:
+            raise KeyError(f'loss_decode.type {loss["type"]!r} is not a registered loss.')
+        if 'class_counts' in inspect.signature(loss_class).parameters and 'class_counts' in cfg:
+            loss.setdefault('class_counts', cfg.class_counts)
+    if not losses or len(set(map(_loss_class, losses))) < len(losses):
+        raise ValueError(f'loss_decode is a list of losses of different types, got {given}')
+    return losses
 
 
-def _is_replaceable(loss: dict[str, Any], new_loss: dict[str, Any]) -> bool:
+def _replacements(
+    loss: dict[str, Any], new_losses: list[dict[str, Any]], old: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What takes the place of one loss of a head whose losses are ``old``; [] if it stays."""
     if loss.get('use_sigmoid') or loss.get('use_mask'):
-        return False
+        return []
     # By this name a head that predicts masks (SAN) finds what classifies its queries, not pixels.
     if loss.get('loss_name', '').startswith('loss_cls'):
-        return False
-    return _loss_class(loss) in (CrossEntropyLoss, _loss_class(new_loss))
+        return []
+    kind = _loss_class(loss)
+    same = [new for new in new_losses if _loss_class(new) is kind]
+    if kind is CrossEntropyLoss and len(new_losses) > 1:
+        # Cross-entropy may be one of the new losses: of a head that has them all.
+        swapped = {_loss_class(new) for new in new_losses} <= {_loss_class(loss) for loss in old}
+        same = same if swapped else []
+    if same:
+        return [_replaced(loss, {**same[0], 'loss_weight': 1.0})]
+    return [_replaced(loss, new) for new in new_losses] if kind is CrossEntropyLoss else []
 
 
-def _replace(loss: dict[str, Any], new_loss: dict[str, Any]) -> None:
-    kept = {'loss_weight': loss.get('loss_weight', 1.0)}
+def _replaced(loss: dict[str, Any], new_loss: dict[str, Any]) -> ConfigDict:
+    weight = new_loss.get('loss_weight', 1.0) * loss.get('loss_weight', 1.0)
+    kept = {'loss_weight': weight}
     if loss.get('loss_name', 'loss_ce') != 'loss_ce':
         kept['loss_name'] = loss['loss_name']
-    loss.clear()
-    loss.update(copy.deepcopy(new_loss), **kept)
+    return ConfigDict(copy.deepcopy(new_loss), **kept)
 
 
 def _loss_class(loss: dict[str, Any]) -> type | None:

@@ -105,9 +105,33 @@ def test_any_registered_loss():
     assert isinstance(MODELS.build(loss), DiceLoss)
 
 
+SUM = [dict(RECALL, power=2.0), dict(type='DiceLoss', loss_weight=0.5)]
+
+
+def test_a_list_takes_the_place_of_each_cross_entropy():
+    model = swap_loss(config(CE, [SIGMOID, AUX], loss=SUM)).model
+    recall = dict(type='RecallLoss', power=2.0, loss_weight=1.0)
+    dice = dict(type='DiceLoss', loss_weight=0.5)
+    assert model.decode_head.loss_decode == [recall, dice]
+    auxiliary = [SIGMOID, recall | {'loss_weight': 0.4}, dice | {'loss_weight': 0.2}]
+    assert model.auxiliary_head.loss_decode == auxiliary
+
+
+@pytest.mark.parametrize('added', [RECALL, dict(type='CrossEntropyLoss')])
+@pytest.mark.parametrize('decode', [CE, [CE, SIGMOID], [CE, CE]])
+def test_a_list_is_swapped_once(added, decode):
+    once = swap_loss(config(decode, AUX, loss=[added, dict(type='DiceLoss', loss_weight=0.5)]))
+    assert swap_loss(once).pretty_text == once.pretty_text
+    once.merge_from_dict({'loss_decode.1.smooth': 2})
+    assert swap_loss(once).model.auxiliary_head.loss_decode[1].smooth == 2
+
+
 @pytest.mark.parametrize(
     ('cfg', 'error', 'message'),
     [
+        (config(loss=[]), ValueError, 'a list of losses of different types'),
+        (config(loss=[RECALL, RECALL]), ValueError, 'a list of losses of different types'),
+        (config([SIGMOID], loss=SUM), ValueError, r'replaced by RecallLoss \+ DiceLoss'),
         (config(DICE, [SIGMOID]), ValueError, 'No loss was replaced by RecallLoss'),
         (config(loss=dict(RECALL, loss_weight=2.0)), ValueError, 'each head keeps its own'),
         (config(loss=dict(type='RecalLoss')), KeyError, "'RecalLoss' is not a registered loss"),

@@ -1,0 +1,6 @@
+custom_imports = dict(imports=['mmseg_recall'], allow_failed_imports=False)
+runner_type = 'LossRunner'
+loss_decode = [
+    dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True),
+    dict(type='LovaszSoftmaxLoss'),
+]
