@@ -32,9 +32,15 @@ from rich.progress import (
 from ..checkpoints import best_checkpoint, checkpoint_step, last_checkpoint
 from ..datasets.files import write_atomically
 from . import work_dir as W
-from .describe import is_classification
+from .describe import is_classification, last_head
 from .plan import Plan, areas_metric
-from .record import complete_record, failed_record, read_record, write_record
+from .record import (
+    complete_record,
+    failed_record,
+    read_record,
+    training_pixels,
+    write_record,
+)
 
 SCRIPT = 'from mmseg_recall.stack import run_stock_script; run_stock_script({!r}, {!r})'
 LOG_TAIL_LINES = 40
@@ -249,6 +255,9 @@ def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
     options = {f'{place}.areas_file': work_dir / 'areas.npz'}
     if not is_classification(cfg):
         options[f'{place}.output_dir'] = work_dir / 'predictions'
+        counts = _curve_counts(cfg)
+        if counts is not None:
+            options[f'{place}.class_counts'] = counts
     usage = scripts.run(
         'test.py',
         [str(config), str(checkpoint), '--work-dir', str(work_dir), '--cfg-options']
@@ -257,6 +266,18 @@ def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
     if usage.returncode:
         raise RunFailed('test', usage.returncode)
     return checkpoint
+
+
+def _curve_counts(cfg: Config) -> list[int] | None:
+    """N_c for the curve of post-hoc logit adjustment; None where it cannot be drawn.
+
+    Found at the test, not when runs are planned: the file may be written in between, and a config
+    that depended on it would be refused as changed.
+    """
+    head = last_head(cfg)
+    counts = training_pixels(cfg, head.get('out_channels') or head.get('num_classes'))
+    # The logits of a config with the option are adjusted already.
+    return None if counts is None or 0 in counts or 'logit_adjustment' in cfg else counts
 
 
 class _Scripts:

@@ -64,7 +64,7 @@ def loss_label(cfg: Config) -> str:
     """
     if is_classification(cfg):
         return _method_label(cfg)
-    losses = cfg.get('loss_decode') or _first(cfg.model.decode_head).get('loss_decode')
+    losses = cfg.get('loss_decode') or last_head(cfg).get('loss_decode')
     losses = losses or dict(type='CrossEntropyLoss')  # the default of mmseg's decode heads
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
     return ' + '.join(_one_label(loss) for loss in losses)
@@ -112,7 +112,7 @@ def describe(cfg: Config) -> dict[str, Any]:
     depth = f'-{backbone["depth"]}' if 'depth' in backbone else ''
     model = backbone.get('model_name') or f'{_type_name(backbone)}{depth}'
     if not is_classification(cfg):
-        head_name = _type_name(_first(cfg.model.decode_head)).removesuffix('Head')
+        head_name = _type_name(last_head(cfg)).removesuffix('Head')
         model = f'{ARCHITECTURES.get(head_name, head_name)} {model}'
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     train_cfg = cfg.get('train_cfg') or {}
@@ -160,9 +160,10 @@ def _key(cfg: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _first(value: Any) -> dict[str, Any]:
-    # Cascaded segmentors have a list of heads; the last one predicts, all have a like loss.
-    return value[-1] if isinstance(value, (list, tuple)) else value
+def last_head(cfg: Config) -> dict[str, Any]:
+    """The decode head of a segmentor that predicts: of a cascade's list of heads the last one."""
+    heads = cfg.model.decode_head
+    return heads[-1] if isinstance(heads, (list, tuple)) else heads
 
 
 def _type_name(cfg: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ def complete_record(
         'checkpoint': {'rule': plan.checkpoint, 'step': checkpoint_step(checkpoint)},
         'classes': classes,
         'palette': _palette(cfg),
-        'training_pixels': _training_pixels(cfg, len(classes)),
+        'training_pixels': training_pixels(cfg, len(classes)),
         'images': int(images.label.sum()) if classifies else len(images.label),
         'areas': {k: v.sum(axis=0).tolist() for k, v in images._asdict().items()},
         'metrics': {
@@ -132,7 +132,7 @@ def _palette(cfg: Config) -> list[list[int]] | None:
     return None if palette is None else [list(map(int, colour)) for colour in palette]
 
 
-def _training_pixels(cfg: Config, num_classes: int) -> list[int] | None:
+def training_pixels(cfg: Config, num_classes: int) -> list[int] | None:
     """N_c of the training set where the config knows it."""
     source = cfg.get('class_counts')
     if source is None or (isinstance(source, str) and not Path(source).is_file()):

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from torch import Tensor
 
 from ..datasets.files import write_atomically
+from ..functional import log_prior
+from ..losses.class_counts import ClassCountsSource, load_class_counts
 from . import areas as A
 
 PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
@@ -29,41 +32,93 @@ class PerClassIoUMetric(IoUMetric):
     - ``mPrecision``, ``mF1``: their means over the classes.
     - ``mIoU_I`` and ``mIoU_C``: mean over images, and over classes of the mean over images;
       ``mIoU_I5`` and ``mIoU_C5`` are their means over the worst 5 per cent.
+    - With ``class_counts``, ``tau=0.5/aAcc``, ``tau=0.5/mIoU`` and ``tau=0.5/mAcc`` for each of
+      ``taus``: what post-hoc logit adjustment by that tau would score,
+
+          prediction = argmax_c z_c - tau log pi_c,    pi_c = N_c / sum_k N_k
+
+      from the logits that the model leaves beside its prediction. A constant a class commutes
+      with the resizing of the logits and with the mean over windows, so one test gives the whole
+      curve. Under test-time augmentation those logits are of one view only: leave it out there.
 
     Args:
         worst: Per cent of the lowest values, each in (0, 100], that ``mIoU_I<q>`` and
             ``mIoU_C<q>`` average.
         areas_file: Write the areas of each image to this ``.npz`` (arrays intersect, predicted,
             label: (images, C) int64; classes), from which every metric can be computed again.
+        class_counts: N_c of the training set, a list, or the JSON file of
+            ``tools/class_statistics.py``; none may be 0.
+        taus: Each >= 0.
         kwargs: Of mmseg's IoUMetric.
 
     Raises:
-        ValueError: A value of ``worst`` outside (0, 100].
+        ValueError: A value of ``worst`` outside (0, 100]; tau < 0; counts that are 0 or, at the
+            first image, not as many as the logits have classes.
+        FileNotFoundError: No such file; the message is the command that writes it.
 
     Example:
         >>> val_evaluator = dict(type='PerClassIoUMetric', iou_metrics=['mIoU'])
 
-    Source: Wang et al. 2023, "Revisiting Evaluation Metrics for Semantic Segmentation".
+    Source: Wang et al. 2023, "Revisiting Evaluation Metrics for Semantic Segmentation"; Menon et
+    al. 2021, "Long-tail Learning via Logit Adjustment", post-hoc.
     """
 
     def __init__(
-        self, worst: Sequence[float] = (5,), areas_file: str | None = None, **kwargs: Any
+        self,
+        worst: Sequence[float] = (5,),
+        areas_file: str | None = None,
+        class_counts: ClassCountsSource = None,
+        taus: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not all(0 < percent <= 100 for percent in worst):
             raise ValueError(f'worst must be percentages in (0, 100], got {list(worst)}')
         self.worst = worst
         self.areas_file = areas_file
+        self.taus = [] if class_counts is None else list(taus)
+        self.adjustments = [
+            log_prior(load_class_counts(class_counts), tau).float().view(-1, 1, 1)
+            for tau in self.taus
+        ]
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the areas of each image and, after them, those under each tau."""
+        known = len(self.results)
+        super().process(data_batch, data_samples)
+        if self.taus and not self.format_only:
+            for i, sample in enumerate(data_samples, start=known):
+                # One entry an image: what is gathered over the ranks is cut to their number.
+                self.results[i] += self._adjusted_areas(sample)
+
+    def _adjusted_areas(self, sample: dict) -> tuple[Tensor, ...]:
+        """As IoUMetric's ``intersect_and_union``, but (taus, C)."""
+        logits = sample['seg_logits']['data']
+        label = sample['gt_sem_seg']['data'][0].to(logits.device)
+        num_classes = len(logits)
+        if len(self.adjustments[0]) != num_classes:
+            raise ValueError(
+                f'class_counts of the logit adjustment have {len(self.adjustments[0])} classes, '
+                f'the logits have {num_classes}. Run `python tools/class_statistics.py CONFIG` for '
+                'this data set'
+            )
+        rows = []
+        for adjustment in self.adjustments:
+            prediction = (logits - adjustment.to(logits.device)).argmax(dim=0)
+            row = self.intersect_and_union(prediction, label, num_classes, self.ignore_index)
+            rows.append(row)
+        return tuple(torch.stack(areas) for areas in zip(*rows, strict=True))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Metrics in per cent from the areas of each image."""
-        metrics = super().compute_metrics(results)
+        predicted_areas = [row[:4] for row in results]
+        metrics = super().compute_metrics(predicted_areas)
         if self.format_only:
             return metrics
         intersect, _, predicted, label = (
             # Summed as integers: float32 sums are inexact beyond 2**24 pixels.
             torch.stack(column).numpy().astype(np.int64)
-            for column in zip(*results, strict=True)
+            for column in zip(*predicted_areas, strict=True)
         )
         images = A.Areas(intersect, predicted, label)
         classes = list(self.dataset_meta['classes'])
@@ -80,7 +135,19 @@ class PerClassIoUMetric(IoUMetric):
         if self.nan_to_num is not None:
             added = {k: self.nan_to_num if np.isnan(v) else v for k, v in added.items()}
         added = {name: round(float(100 * value), 2) for name, value in added.items()}
-        return metrics | {name: value for name, value in added.items() if name not in metrics}
+        added = {name: value for name, value in added.items() if name not in metrics}
+        return metrics | added | self._curve([row[4:] for row in results])
+
+    def _curve(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        """The scalars of each tau, computed as IoUMetric computes those of the prediction."""
+        totals = [sum(areas) for areas in zip(*results, strict=True)]
+        scalars = {}
+        for tau, *areas in zip(self.taus, *totals, strict=True):
+            means = self.total_area_to_metrics(*areas, ['mIoU'], self.nan_to_num)
+            for name, values in means.items():
+                key = f'tau={tau:g}/{name if name == "aAcc" else f"m{name}"}'
+                scalars[key] = round(float(np.nanmean(values)) * 100, 2)
+        return scalars
 
 
 def fine_grained(images: A.Areas, worst: Sequence[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ CLOSE = 1.0
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: its text, 'confirmed', 'refuted' or 'not tested', and the numbers why."""
+    """One claim: its text; 'confirmed', 'refuted' or why it is neither; and the numbers why."""
 
     text: str
     outcome: str
@@ -134,7 +134,7 @@ def _pair(
     if loss is None or base is None:
         return Claim(text, 'not tested', 'The losses it speaks of are not all here.')
     margin = loss.metric(metric).mean - base.metric(metric).mean
-    spread = _spread(metric, loss, base)
+    spread = spread_of(metric, loss, base)
     if needs_spread and spread is None:
         return Claim(text, 'not tested', _evidence(metric, loss, base))
     outcome = 'confirmed' if holds(margin, spread) else 'refuted'
@@ -143,12 +143,13 @@ def _pair(
 
 
 def _doubt(metric: str, a: Loss, b: Loss) -> str:
-    margin, spread = a.metric(metric).mean - b.metric(metric).mean, _spread(metric, a, b)
+    margin, spread = a.metric(metric).mean - b.metric(metric).mean, spread_of(metric, a, b)
     unsettled = spread is not None and abs(margin) <= spread
     return ' These runs do not settle which of the two is higher.' if unsettled else ''
 
 
-def _spread(metric: str, a: Loss, b: Loss) -> float | None:
+def spread_of(metric: str, a: Loss, b: Loss) -> float | None:
+    """Of the difference of two losses in a metric; None where one of them has one seed."""
     first, second = a.metric(metric), b.metric(metric)
     return first.std + second.std if min(first.n, second.n) > 1 else None
 
@@ -156,7 +157,7 @@ def _spread(metric: str, a: Loss, b: Loss) -> float | None:
 def _evidence(metric: str, a: Loss, b: Loss) -> str:
     first, second = a.metric(metric), b.metric(metric)
     margin = first.mean - second.mean
-    spread = _spread(metric, a, b)
+    spread = spread_of(metric, a, b)
     text = (
         f'{metric}: {a.label} {first.mean:.2f}, {b.label} {second.mean:.2f}; difference '
         f'{margin:+.2f}'

@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from .summary import Comparison, Loss
+from .post_hoc import CURVE_LABEL, points_of, post_hoc_curve
+from .summary import BASELINE, Comparison, Loss
 
 INK, GRID = '#010203', '#040506'
 MAX_CURVES = 12
@@ -130,7 +131,7 @@ def styles(comparison: Comparison) -> dict[str, dict[str, str]]:
 
 
 def accuracy_against_iou(comparison: Comparison, name: str) -> Plot:
-    """Figures 2 and 3: a point a loss, error bars over seeds."""
+    """Figures 2 and 3: a point a loss, error bars over seeds; the baseline's post-hoc curve."""
     figure, axes = _subplots(1, 1, 4.8, 3.4)
     (axis,) = axes.flat
     look = styles(comparison)
@@ -147,6 +148,28 @@ def accuracy_against_iou(comparison: Comparison, name: str) -> Plot:
             elinewidth=1,
             **look[loss.label],
         )
+    caption = 'Mean accuracy against mean IoU. A point a loss, bars: standard deviation over seeds.'
+    curve = post_hoc_curve(comparison)
+    curve_in_words = ''
+    if curve is not None:
+        accuracies, ious = zip(*points_of(curve), strict=True)
+        # With errorbar, as the losses: a line alone would come first in the legend.
+        axis.errorbar(
+            ious,
+            accuracies,
+            color=COLOURS[BASELINE],
+            linewidth=1.2,
+            marker='.',
+            markersize=5,
+            label=CURVE_LABEL,
+        )
+        taus = ', '.join(f'{tau:g}' for tau in curve)
+        caption += f' The line: the models of CE with logits adjusted post hoc, tau = {taus}.'
+        ends = ' to '.join(
+            f'{iou:.1f} and {accuracy:.1f}'
+            for accuracy, iou in (points_of(curve)[i] for i in (0, -1))
+        )
+        curve_in_words = f' {CURVE_LABEL}: a line from {ends}.'
     axis.margins(0.12)
     axis.set_xlabel('mean IoU (%)')
     axis.set_ylabel('mean accuracy (%)')
@@ -158,8 +181,8 @@ def accuracy_against_iou(comparison: Comparison, name: str) -> Plot:
     return _plot(
         figure,
         name,
-        'Mean accuracy against mean IoU. A point a loss, bars: standard deviation over seeds.',
-        f'Scatter plot of mean IoU and mean accuracy in per cent: {points}.',
+        caption,
+        f'Scatter plot of mean IoU and mean accuracy in per cent: {points}.{curve_in_words}',
     )
 
 

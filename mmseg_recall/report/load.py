@@ -30,7 +30,8 @@ class Run:
         setup: See :func:`mmseg_recall.comparison.describe.describe`.
         classes: Names of the C classes; empty if no per-class values were found.
         per_class: IoU, Acc, Precision, F1: (C,) per cent, NaN where undefined or unknown.
-        metrics: aAcc, mIoU, mAcc, ... in per cent.
+        metrics: aAcc, mIoU, mAcc, ... in per cent; 'tau=0.5/mIoU' and its like are of adjusted
+            logits (see :class:`mmseg_recall.evaluation.PerClassIoUMetric`).
         pixels: Pixels of each class, (C,), in the training set or, if unknown, in the test set;
             None if neither is known.
         pixels_of: 'training' or 'test'.
@@ -144,7 +145,12 @@ def _from_record(path: Path) -> Run:
             setup=record['setup'],
             classes=tuple(record['classes']),
             per_class={name: 100 * f(areas) for name, f in PER_CLASS.items()},
-            metrics={k: v for k, v in record['metrics'].items() if v is not None and '/' not in k},
+            metrics={
+                k: v
+                for k, v in record['metrics'].items()
+                # The values of a class follow from the areas.
+                if v is not None and ('/' not in k or k.startswith('tau='))
+            },
             pixels=areas.label if training is None else np.array(training),
             pixels_of='test' if training is None else 'training',
             seconds=record['seconds_per_iteration'],

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..datasets.files import write_atomically
+from .both_axes import BothAxes, both_axes
 from .claims import Claim, test_claims
 from .diagnosis import Diagnosis, diagnose
 from .figures import Plot, all_plots
@@ -20,6 +21,7 @@ from .images import Panel, panel_of
 from .load import load_runs
 from .model_zoo import metafile, model_index
 from .paper import paper_table
+from .post_hoc import post_hoc_table
 from .shots import paper_shot_tables, shot_class_table, shot_table, shot_verdict
 from .summary import Comparison, compare
 from .tables import (
@@ -46,6 +48,8 @@ class Section:
     diagnosis: Diagnosis
     claims: list[Claim]
     overall: Table
+    post_hoc: Table | None
+    both_axes: BothAxes | None
     classes: list[Table]
     paper: list[Table]
     plots: dict[str, Plot]
@@ -139,6 +143,8 @@ def _section(comparison: Comparison, number: int) -> Section:
         diagnosis=diagnose(comparison),
         claims=test_claims(comparison),
         overall=overall_table(comparison),
+        post_hoc=post_hoc_table(comparison),
+        both_axes=both_axes(comparison),
         classes=[table for table in classes if table is not None],
         paper=paper,
         plots=all_plots(comparison, number),
@@ -158,6 +164,8 @@ def _shot_section(comparison: Comparison, number: int) -> Section:
         diagnosis=shot_verdict(comparison),
         claims=test_claims(comparison),
         overall=shot_table(comparison),
+        post_hoc=None,
+        both_axes=None,
         classes=[shot_class_table(comparison)],
         paper=paper_shot_tables(comparison),
         plots={},

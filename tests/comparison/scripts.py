@@ -71,4 +71,7 @@ def test() -> None:
         classes=np.array(CLASSES),
     )
     metrics = {'aAcc': 50.0, 'mIoU': 33.0, 'mAcc': 50.0, 'IoU/none': float('nan'), 'time': 1.0}
+    if 'test_evaluator.class_counts' in given:
+        assert given['test_evaluator.class_counts'] == '[9, 1]'
+        metrics['tau=0.5/mIoU'] = 34.0
     (attempt / f'{attempt.name}.json').write_text(json.dumps(metrics))

@@ -72,6 +72,27 @@ def test_a_run_is_recorded_whole(tmp_path):
     assert record['versions']['torch'] and record['device']
 
 
+@pytest.mark.parametrize(
+    ('added', 'drawn'),
+    [
+        ('class_counts = [9, 1]', True),
+        ("class_counts = 'counts.json'", True),
+        ("class_counts = 'nowhere.json'", False),
+        ('class_counts = [9, 0]', False),
+        ('class_counts = [9, 1, 1]', False),
+        ('class_counts = [9, 1]\nlogit_adjustment = dict(tau=1.0)', False),
+        ('', False),
+    ],
+)
+def test_the_curve_is_tested_where_the_counts_are_known(tmp_path, monkeypatch, added, drawn):
+    monkeypatch.chdir(tmp_path)
+    Path('counts.json').write_text('{"pixels": [9, 1]}')
+    config = f'{CONFIG.format(loss="RecallLoss")}model["decode_head"]["num_classes"] = 2\n{added}\n'
+    assert benchmark.run_all([plan(config=config)], tmp_path / 'out') == {}
+    metrics = read_record(tmp_path / 'out' / 'recall.json')['metrics']
+    assert ('tau=0.5/mIoU' in metrics) == drawn
+
+
 def test_what_is_complete_is_not_run_again(tmp_path):
     benchmark.run_all([plan()], tmp_path)
     before = (tmp_path / 'recall.json').read_bytes(), attempts(tmp_path)

@@ -43,6 +43,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
 log_processor = dict(by_epoch=False)
 default_scope = 'mmseg'
+class_counts = [3392, 704]
 """
 
 
@@ -75,6 +76,8 @@ def test_stock_config_with_ours_and_theirs_from_training_to_report(tmp_path):
         assert areas.label.sum() == 4 * 32 * 32
         assert round(100 * A.mean(A.iou(areas)), 2) == round(record['metrics']['mIoU'], 2)
         assert len(record['panel']) == 2
+        assert record['training_pixels'] == [3392, 704]
+        assert 0 < record['metrics']['tau=1.5/mIoU'] <= 100
     curves = read_record(out / 'fcn_recall_seed0.json')['curves']
     assert curves['iterations'] == [2, 4]
     for weight, recall in zip(curves['weight']['pole'], curves['recall']['pole'], strict=True):

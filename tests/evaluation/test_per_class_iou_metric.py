@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 
 from mmseg_recall.evaluation import load_areas
+from tests.models.test_logit_adjustment import COUNTS, MODEL, MODES, adjusted
+from tests.models.test_logit_adjustment import build as build_model
 
 CLASSES = ('road', 'pole', 'bike', 'never')
 
@@ -154,3 +157,64 @@ def test_nan_to_num_replaces_what_cannot_be_scored(pairs):
 def test_a_percentage_out_of_range_is_refused(percent):
     with pytest.raises(ValueError, match='worst must be percentages'):
         build(worst=(percent,))
+
+
+def evaluate_model(model: dict, taus=(0.5, 1.5), **options) -> dict[str, float]:
+    """Metrics of a model with random weights on images that are resized to be scored."""
+    init_default_scope('mmseg')
+    metric = build(taus=taus, **options)
+    metric.dataset_meta = dict(classes=CLASSES[:3])
+    generator = torch.Generator().manual_seed(1)
+    network = build_model(model)
+    meta = dict(img_shape=(48, 64), ori_shape=(72, 96), pad_shape=(48, 64))
+    for _ in range(2):
+        label = torch.randint(0, 3, (1, 72, 96), generator=generator)
+        label[:, :, :20] = 255
+        sample = SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta)
+        with torch.no_grad():
+            (sample,) = network.predict(torch.randn(1, 3, 48, 64, generator=generator), [sample])
+        metric.process({}, [sample.to_dict()])
+    return metric.evaluate(2)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_one_pass_scores_what_testing_with_each_tau_does(mode):
+    model = dict(MODEL, **MODES[mode])
+    plain, curve = evaluate_model(model), evaluate_model(model, class_counts=COUNTS)
+    assert {k: curve[k] for k in plain} == pytest.approx(plain, abs=0, nan_ok=True)
+    for tau in (0.5, 1.5):
+        stock = evaluate_model(adjusted(model, tau=tau))
+        for name in ('aAcc', 'mIoU', 'mAcc'):
+            # IoUMetric rounds in float32.
+            assert curve[f'tau={tau}/{name}'] == pytest.approx(stock[name], abs=1e-5)
+    assert curve['tau=1.5/aAcc'] != plain['aAcc']  # so that there is something to see
+
+
+def test_the_curve_has_five_taus_unless_others_are_given():
+    metric = build(class_counts=COUNTS)
+    assert metric.taus == [0.25, 0.5, 0.75, 1.0, 1.5]
+    assert build().taus == []
+
+
+def test_the_curve_replaces_what_cannot_be_scored_as_iou_metric_does():
+    options = dict(class_counts=COUNTS, taus=(0,), nan_to_num=0)
+    metrics = evaluate_model(MODEL, **options)
+    assert metrics['tau=0/mIoU'] == pytest.approx(metrics['mIoU'], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(taus=(-1.0,)), 'tau must be >= 0'),
+        (dict(class_counts=[1, 2]), '2 classes, the logits have 3'),
+        (dict(class_counts=[1, 0, 2]), '0 for the classes 1'),
+    ],
+)
+def test_a_curve_that_cannot_be_drawn_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_model(MODEL, **{'class_counts': COUNTS, **options})
+
+
+def test_a_missing_file_of_counts_is_named():
+    with pytest.raises(FileNotFoundError, match=r'class_statistics\.py CONFIG'):
+        build(class_counts='nowhere.json')

@@ -1,0 +1,194 @@
+"""CE's post-hoc curve, and which losses win on both axes and beat that curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmseg_recall.comparison.record import write_record
+from mmseg_recall.report import render_report
+from mmseg_recall.report.both_axes import both_axes
+from mmseg_recall.report.claims import Claim
+from mmseg_recall.report.figures import all_plots
+from mmseg_recall.report.load import Run, load_runs
+from mmseg_recall.report.post_hoc import points_of, post_hoc_curve, post_hoc_table
+from mmseg_recall.report.summary import Comparison, compare
+
+from .records import LOSSES, OTHERS, TAUS, record
+
+SQRT = 'InverseFrequency exponent=0.5'
+# Means over seeds of mIoU, mAcc and aAcc.
+MEANS = {
+    'CE': (44, 50, 88),
+    'Recall': (50, 64, 85),
+    'InverseFrequency': (51, 70, 80),
+    SQRT: (55, 74, 87),
+}
+# Each tau adds to CE's mIoU and mAcc: the line is at (44, 50), (52, 70), (48, 80).
+CURVE = {0.5: (8, 20), 1.0: (4, 30)}
+
+
+def comparison(
+    means: dict[str, tuple[float, ...]] | None = None,
+    noise: float = 1.0,
+    seeds: int = 3,
+    curve: dict[float, tuple[float, float]] = CURVE,
+) -> Comparison:
+    """Three seeds differ by ``noise``, which is then the standard deviation of every loss."""
+    runs = []
+    for label, values in {**MEANS, **(means or {})}.items():
+        for seed in range(seeds):
+            iou, accuracy, overall = (v + noise * (seed - (seeds - 1) / 2) for v in values)
+            metrics = {'mIoU': iou, 'mAcc': accuracy, 'aAcc': overall}
+            for tau, (more_iou, more_accuracy) in (curve if label == 'CE' else {}).items():
+                metrics[f'tau={tau:g}/mIoU'] = iou + more_iou
+                metrics[f'tau={tau:g}/mAcc'] = accuracy + more_accuracy
+                metrics[f'tau={tau:g}/aAcc'] = overall - tau
+            setup = record('CE', 0)['setup']
+            runs.append(Run(f'{label}{seed}', label, seed, setup, (), {}, metrics))
+    (one,) = compare(runs)
+    return one
+
+
+def claim(one: Comparison, text: str) -> Claim:
+    (found,) = (claim for claim in both_axes(one).claims if text in claim.text)
+    return found
+
+
+def test_the_curve_is_a_table_with_the_spread_over_seeds() -> None:
+    table = post_hoc_table(comparison())
+    assert table.columns == ('tau', 'mean accuracy', 'mean IoU', 'overall accuracy')
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ['0', '50.0 ± 1.0', '44.0 ± 1.0', '88.0 ± 1.0'],
+        ['0.5', '70.0 ± 1.0', '52.0 ± 1.0', '87.5 ± 1.0'],
+        ['1', '80.0 ± 1.0', '48.0 ± 1.0', '87.0 ± 1.0'],
+    ]
+
+
+def test_all_points_of_the_curve_are_of_the_same_runs() -> None:
+    runs = comparison(seeds=2).runs
+    older = comparison(curve={}).runs
+    later = [run for run in comparison(seeds=4, curve={**CURVE, 2.0: (0, 0)}).runs if run.seed > 2]
+    (one,) = compare([*runs, *(run for run in older if run.seed == 2), *later])
+    curve = post_hoc_curve(one)
+    assert list(curve) == [0, 0.5, 1]
+    assert {value.n for values in curve.values() for value in values.values()} == {3}
+    assert one.baseline.metric('mIoU').n == 4
+
+
+def test_a_loss_above_both_references_wins() -> None:
+    found = both_axes(comparison())
+    assert found.answer.verdict == f'Yes: {SQRT}'
+    assert claim(comparison(), 'wins').outcome == 'confirmed'
+    assert claim(comparison(), 'wins').evidence == (
+        'mIoU 55.00: +5.00 against Recall (spread 2.00), +4.00 against InverseFrequency (spread '
+        '2.00). mAcc 74.00: +10.00 against Recall (spread 2.00), +4.00 against InverseFrequency '
+        '(spread 2.00). aAcc 87.00: -1.00 against CE.'
+    )
+
+
+@pytest.mark.parametrize(
+    ('values', 'short'),
+    [
+        ((53, 74, 87), 'mIoU against InverseFrequency'),
+        ((55, 72, 87), 'mAcc against InverseFrequency'),
+        ((52, 66, 87), 'mIoU against Recall, mIoU against InverseFrequency, mAcc against Recall, '
+         'mAcc against InverseFrequency'),
+        ((55, 74, 86), 'aAcc'),
+    ],
+)  # fmt: skip
+def test_what_is_not_enough_is_named(values: tuple[float, ...], short: str) -> None:
+    one = comparison({SQRT: values})
+    assert both_axes(one).answer.verdict == 'No loss here does'
+    assert claim(one, 'wins').outcome == 'refuted'
+    assert claim(one, 'wins').evidence.endswith(f' Not enough: {short}.')
+
+
+def test_as_much_overall_accuracy_as_is_allowed() -> None:
+    assert claim(comparison({SQRT: (55, 74, 86.5)}), 'wins').outcome == 'confirmed'
+    assert claim(comparison({SQRT: (55, 74, 95)}), 'wins').outcome == 'confirmed'
+
+
+@pytest.mark.parametrize(
+    ('values', 'outcome', 'numbers'),
+    [
+        ((55, 74, 87), 'confirmed', 'mAcc of 74.00 the curve has mIoU 50.40, .* difference +4.60'),
+        ((48, 60, 87), 'confirmed', 'mAcc of 60.00 the curve has mIoU 48.00, .* difference +0.00'),
+        ((47, 60, 87), 'refuted', 'difference -1.00'),
+        ((47, 81, 87), 'not comparable', 'above the whole curve, .* mAcc 80.00 with mIoU 48.00'),
+        ((47, 49, 87), 'not comparable', 'below the whole curve, .* mAcc 50.00 with mIoU 44.00'),
+    ],
+)
+def test_the_curve_has_to_be_beaten(values, outcome: str, numbers: str) -> None:
+    one = comparison({SQRT: values})
+    found = claim(one, "not below CE's")
+    assert found.outcome == outcome
+    assert all(part in found.evidence for part in numbers.split(' .* '))
+    named = {'confirmed': 'Not below the curve: ', 'not comparable': 'of mean accuracy: '}
+    in_words = ' '.join(both_axes(one).answer.sentences)
+    assert (f'{named.get(outcome, "none. ")}{SQRT}' in in_words) == (outcome != 'refuted')
+
+
+def test_where_the_curve_turns_back_its_upper_branch_counts() -> None:
+    curve = {0.5: (8, 20), 1.0: (2, 10)}
+    assert '52.00' in claim(comparison({SQRT: (55, 70, 87)}, curve=curve), 'not below').evidence
+    assert '48.00' in claim(comparison({SQRT: (55, 60, 87)}, curve=curve), 'not below').evidence
+
+
+def test_one_seed_settles_nothing() -> None:
+    assert both_axes(comparison(seeds=1)) is None
+    runs = comparison({'Dice': (50, 70, 87)}).runs
+    (one,) = compare([run for run in runs if run.loss != SQRT or run.seed == 0])
+    assert claim(one, f'{SQRT} wins').outcome == 'not tested'
+    assert 'one seed' in claim(one, f'{SQRT} wins').evidence
+
+
+def test_without_a_curve_the_page_says_so() -> None:
+    found = both_axes(comparison(curve={}))
+    assert len(found.claims) == 1
+    assert found.answer.sentences[-1] == 'CE was not tested with post-hoc logit adjustment.'
+    assert post_hoc_table(comparison(curve={})) is None
+
+
+@pytest.mark.parametrize('missing', ['CE', 'Recall', 'InverseFrequency', SQRT])
+def test_the_question_is_asked_only_where_it_can_be_answered(missing: str) -> None:
+    runs = [run for run in comparison({'OHEM': (44, 50, 88)}).runs if run.loss != missing]
+    assert both_axes(compare(runs)[0]) is None
+
+
+def render(folder: Path, taus: tuple[float, ...], losses: tuple[str, ...]) -> dict[str, str]:
+    for loss in losses:
+        for seed in (0, 1):
+            one = record(loss, seed, panel=False, taus=taus)
+            write_record(folder / f'{one["name"]}.json', one)
+    assert render_report([folder], folder / 'out', '2026-01-01') == []
+    files = (folder / 'out' / name for name in ('report.html', 'README.md'))
+    return {path.name: path.read_text() for path in files}
+
+
+def test_both_pages_have_the_curve_and_the_question(tmp_path: Path) -> None:
+    pages = render(tmp_path, TAUS, (*LOSSES, *OTHERS))
+    runs, _ = load_runs([tmp_path])
+    (one,) = compare(runs)
+    found = both_axes(one)
+    assert len(found.claims) == 2 * (len(LOSSES) + len(OTHERS) - 3)
+    for text in pages.values():
+        text = text.replace('&#39;', "'")
+        for words in ('Post-hoc logit adjustment of CE', 'Does a loss win on both axes?'):
+            assert words in text
+        assert found.answer.verdict in text
+        assert all(claim.evidence in text for claim in found.claims)
+    figure = (tmp_path / 'out' / 'figures' / 'scatter-1.svg').read_text()
+    assert 'CE, logits adjusted' in figure
+    first, last = (points_of(post_hoc_curve(one))[i] for i in (0, -1))
+    assert f'{first[1]:.1f} and {first[0]:.1f} to {last[1]:.1f} and {last[0]:.1f}' in (
+        all_plots(one, 1)['scatter'].alt
+    )
+
+
+def test_neither_page_has_them_without_the_curve_and_a_new_loss(tmp_path: Path) -> None:
+    for text in render(tmp_path, (), tuple(loss for loss in LOSSES if loss != 'Dice')).values():
+        for words in ('Post-hoc', 'post hoc', 'both axes'):
+            assert words not in text
+    assert 'adjusted' not in (tmp_path / 'out' / 'figures' / 'scatter-1.svg').read_text()
