@@ -10,6 +10,7 @@ import io
 import re
 from dataclasses import dataclass
 from html import escape
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -17,12 +18,16 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from .paper import PAPER_NAMES
 from .post_hoc import CURVE_LABEL, points_of, post_hoc_curve
 from .summary import BASELINE, Comparison, Loss
 
 INK, GRID = '#010203', '#040506'
 MAX_CURVES = 12
 MAX_SMALL_PLOTS = 20
+MAX_SHARES = 4
+MAX_LAYERS_NAMED = 20
+MAX_TITLE = 32
 SMOOTHING_SHARE = 0.05
 MIN_SCALE = 0.6
 
@@ -310,6 +315,78 @@ def weight_curves(comparison: Comparison, name: str) -> Plot | None:
     )
 
 
+def weight_shares(comparison: Comparison, name: str) -> Plot | None:
+    """How much of the loss each class gets: w_c times its share of the pixels, summing to 1.
+
+    CE, RecallLoss and the losses with logged weights that the paper does not have, of these the
+    ones with the highest mIoU.
+    """
+    classes = comparison.classes
+    found = {
+        loss.label: _logged(loss, classes, 'weight', 'pixel_share') for loss in comparison.losses
+    }
+    others = [
+        loss
+        for loss in comparison.losses
+        if loss.label not in PAPER_NAMES and found[loss.label] is not None
+    ]
+    if not others:
+        return None
+    others.sort(key=lambda loss: -loss.metric('mIoU').mean)
+    labels = [*(['Recall'] if found.get('Recall') else []), *(loss.label for loss in others)]
+    # CE logs nothing, but its batches are drawn as those of every loss are.
+    _, (_, pixel_shares) = found[labels[0]]
+    shares = {BASELINE: _weight_shares(np.ones_like(pixel_shares), pixel_shares)}
+    shares |= {label: _weight_shares(*found[label][1]) for label in labels[: MAX_SHARES - 1]}
+
+    order = list(range(len(classes)))
+    if comparison.share is not None:
+        order.sort(key=lambda c: comparison.share[c])
+    # Every class has a layer, but a legend of 150 has no room.
+    named = order if len(order) <= MAX_LAYERS_NAMED else _extremes(comparison)
+    ramp = LinearSegmentedColormap.from_list('rare to frequent', RAMP)
+    colours = ramp(np.linspace(0, 1, len(order)))
+    columns = len(shares) if len(shares) < 4 else 2
+    rows = -(-len(shares) // columns)
+    figure, axes = _subplots(
+        rows, columns, 2.6 * columns + 0.4, 2.4 * rows + 0.9, sharex=True, sharey=True
+    )
+    for axis, (label, values) in zip(axes.flat, shares.items(), strict=True):
+        steps = found[labels[0] if label == BASELINE else label][0]
+        axis.stackplot(
+            steps,
+            100 * values[:, order].T,
+            colors=colours,
+            labels=[classes[c] if c in named else '' for c in order] if label == BASELINE else (),
+        )
+        axis.set_title(fill(label, MAX_TITLE), loc='left')
+        axis.margins(0)
+    for axis in axes[-1]:
+        axis.set_xlabel('iteration')
+    figure.supylabel('share of the weight (%)', fontsize=9)
+    figure.legend(loc='outside lower center', ncols=4)
+    rarest = order[0]
+    ends = ', '.join(f'{label} {100 * values[-1, rarest]:.2g}%' for label, values in shares.items())
+    return _plot(
+        figure,
+        name,
+        'How much of the loss each class gets over the iterations: its weight times its share of '
+        "the batch's pixels, normalised to sum 1 over the classes (under CE the pixels alone), "
+        f'mean over seeds, smoothed over {SMOOTHING_SHARE:.0%} of the run; rare classes warm, '
+        'frequent ones cool.',
+        f'Stacked areas over iterations, a panel a loss, a layer a class. At the end '
+        f'{classes[rarest]}, the rarest class, gets: {ends}.',
+    )
+
+
+def _weight_shares(weight: np.ndarray, pixel_share: np.ndarray) -> np.ndarray:
+    """(seeds, steps, C), twice -> (steps, C) that sum to 1, smoothed; 0 for absent classes."""
+    product = np.nan_to_num(weight) * np.nan_to_num(pixel_share)
+    total = product.sum(axis=2, keepdims=True)
+    # RecallLoss weighs nothing in a batch without a miss.
+    return _smoothed(np.divide(product, total, out=np.zeros_like(product), where=total > 0))
+
+
 def _extremes(comparison: Comparison) -> list[int]:
     """Classes to draw, rarest first; the rarest and the most frequent half if there are many."""
     order = list(range(len(comparison.classes)))
@@ -321,27 +398,44 @@ def _extremes(comparison: Comparison) -> list[int]:
 
 def _normalised(loss: Loss | None, classes: tuple[str, ...]) -> tuple[list[int], np.ndarray] | None:
     """Steps, and weights (steps, C) that sum to 1: mean over seeds, smoothed."""
-    found = [run.curves for run in loss.runs if run.curves] if loss is not None else []
+    found = _logged(loss, classes, 'weight') if loss is not None else None
+    if found is None:
+        return None
+    steps, (weights,) = found
+    smooth = _smoothed(weights)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return steps, smooth / np.nansum(smooth, axis=1, keepdims=True)
+
+
+def _logged(
+    loss: Loss, classes: tuple[str, ...], *quantities: str
+) -> tuple[list[int], list[np.ndarray]] | None:
+    """Steps, and each quantity (seeds, steps, C) of the runs that logged all of them."""
+    found = [run.curves for run in loss.runs if run.curves and run.curves.keys() >= {*quantities}]
     if not found:
         return None
     steps = found[0]['iterations']
-    rows = []
-    for curves in found:
-        if curves['iterations'] == steps:
-            columns = [curves['weight'].get(c, [None] * len(steps)) for c in classes]
-            rows.append(np.array(columns, dtype=float).T)
-    window = max(1, round(SMOOTHING_SHARE * len(steps)))
-    smooth = np.full_like(rows[0], np.nan)
-    stacked = np.stack(rows)
-    for i in range(len(steps)):
-        near = stacked[:, max(0, i - window + 1) : i + 1].reshape(-1, len(classes))
+    alike = [curves for curves in found if curves['iterations'] == steps]
+    values = [
+        [[curves[name].get(c, [None] * len(steps)) for c in classes] for curves in alike]
+        for name in quantities
+    ]
+    return steps, [np.array(columns, dtype=float).swapaxes(1, 2) for columns in values]
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """(seeds, steps, C) -> (steps, C): mean over seeds and the window that ends at each step."""
+    steps, classes = values.shape[1:]
+    window = max(1, round(SMOOTHING_SHARE * steps))
+    smooth = np.full((steps, classes), np.nan)
+    for i in range(steps):
+        near = values[:, max(0, i - window + 1) : i + 1].reshape(-1, classes)
         count = (~np.isnan(near)).sum(axis=0)
         with np.errstate(invalid='ignore'):
             mean = np.nansum(near, axis=0) / count
         # A class that was in no batch of the window keeps its last weight.
         smooth[i] = np.where(count > 0, mean, smooth[i - 1] if i else np.nan)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        return steps, smooth / np.nansum(smooth, axis=1, keepdims=True)
+    return smooth
 
 
 def all_plots(comparison: Comparison, number: int) -> dict[str, Plot]:
@@ -351,6 +445,7 @@ def all_plots(comparison: Comparison, number: int) -> dict[str, Plot]:
         'gain': gain_against_frequency,
         'precision': recall_against_precision,
         'weights': weight_curves,
+        'shares': weight_shares,
     }
     with matplotlib.rc_context(STYLE):
         plots = {key: make(comparison, f'{key}-{number}') for key, make in makers.items()}

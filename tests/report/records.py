@@ -106,6 +106,7 @@ def record(
 def _curves(loss: str, generator: np.random.Generator) -> dict[str, Any]:
     steps = list(range(50, 2001, 50))
     progress = np.linspace(0, 1, len(steps))
+    exponent = {'InverseFrequency': 1, 'InverseFrequency exponent=0.5': 0.5}.get(loss)
     curves: dict[str, Any] = {'iterations': steps}
     for quantity in ('weight', 'recall', 'pixel_share'):
         curves[quantity] = {}
@@ -113,6 +114,10 @@ def _curves(loss: str, generator: np.random.Generator) -> dict[str, Any]:
             hard = 0.05 + 0.9 * c / len(CLASSES)
             slope = 0.4 if loss == 'SoftmaxFocal' else 0.8
             values = hard * (1 - slope * progress) + generator.normal(0, 0.01, len(steps))
+            if quantity == 'pixel_share':
+                values = SHARE[c] * generator.uniform(0.5, 1.5, len(steps))
+            elif quantity == 'weight' and exponent is not None:
+                values = np.full(len(steps), SHARE[c] ** -exponent)
             curves[quantity][name] = [float(f'{v:.4g}') for v in values.clip(0.001)]
     curves['weight']['pole'][3] = None
     return curves
