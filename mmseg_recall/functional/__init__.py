@@ -11,7 +11,7 @@ from .counts import ClassCounts, count_classes, dice, jaccard, precision, recall
 from .focal import focal_modulation
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
-from .seesaw import seesaw_logits
+from .seesaw import seesaw_nll_sum
 from .soft_iou import soft_iou_loss, soft_sums, tversky_loss
 from .weights import (
     class_balanced_weight,
@@ -40,7 +40,7 @@ __all__ = [
     'recall',
     'recall_weight',
     'resized_class_nll_sums',
-    'seesaw_logits',
+    'seesaw_nll_sum',
     'soft_iou_loss',
     'soft_sums',
     'tversky',

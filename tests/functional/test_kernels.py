@@ -17,6 +17,7 @@ from mmseg_recall.functional import (
     checked_pixel_nll,
     class_nll_sums,
     kernels,
+    seesaw_nll_sum,
     soft_sums,
 )
 
@@ -53,7 +54,15 @@ def pixels(logits: Tensor, target: Tensor, ignore_index: int | None = 255) -> tu
     return checked_pixel_nll(logits, target, ignore_index)
 
 
-FUNCTIONS = {'sums': sums, 'pixels': pixels, 'soft_iou': soft_sums}
+def seesaw(logits: Tensor, target: Tensor, ignore_index: int | None = 255) -> tuple[Tensor, ...]:
+    """With one class in four never seen, and a weight a pixel."""
+    seen = 10 ** (torch.arange(logits.shape[1]) % 4)
+    weight = torch.linspace(0.5, 2, target.numel()).view(target.shape)
+    options = dict(ignore_index=ignore_index, pixel_weight=weight)
+    return (seesaw_nll_sum(logits, target, torch.where(seen == 100, 0, seen), **options),)
+
+
+FUNCTIONS = {'sums': sums, 'pixels': pixels, 'soft_iou': soft_sums, 'seesaw': seesaw}
 every_function = pytest.mark.parametrize('name', FUNCTIONS)
 
 
@@ -226,7 +235,7 @@ def test_plain_labels_and_vectors(name, monkeypatch) -> None:
     torch.testing.assert_close(got_gradient, gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['pixels', 'soft_iou'])
+@pytest.mark.parametrize('name', ['pixels', 'soft_iou', 'seesaw'])
 def test_gradients_of_gradients_are_those_of_torch(name, monkeypatch) -> None:
     logits, target = problem((1, 5, 6), 4)
 
