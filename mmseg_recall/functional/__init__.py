@@ -12,7 +12,7 @@ from .focal import focal_modulation
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
 from .seesaw import seesaw_nll_sum
-from .soft_iou import soft_iou_loss, soft_sums, tversky_loss
+from .soft_iou import soft_sums, tversky_distance
 from .weights import (
     class_balanced_weight,
     inverse_frequency_weight,
@@ -41,10 +41,9 @@ __all__ = [
     'recall_weight',
     'resized_class_nll_sums',
     'seesaw_nll_sum',
-    'soft_iou_loss',
     'soft_sums',
     'tversky',
-    'tversky_loss',
+    'tversky_distance',
     'valid_pixels',
     'weighted_mean',
 ]
