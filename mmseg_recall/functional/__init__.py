@@ -11,8 +11,8 @@ from .counts import ClassCounts, count_classes, dice, jaccard, precision, recall
 from .focal import focal_modulation
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
-from .seesaw import seesaw_logits
-from .soft_iou import soft_iou_loss, soft_sums, tversky_loss
+from .seesaw import seesaw_nll_sum
+from .soft_iou import soft_sums, tversky_distance
 from .weights import (
     class_balanced_weight,
     inverse_frequency_weight,
@@ -40,11 +40,10 @@ __all__ = [
     'recall',
     'recall_weight',
     'resized_class_nll_sums',
-    'seesaw_logits',
-    'soft_iou_loss',
+    'seesaw_nll_sum',
     'soft_sums',
     'tversky',
-    'tversky_loss',
+    'tversky_distance',
     'valid_pixels',
     'weighted_mean',
 ]

@@ -8,6 +8,7 @@
  * number of labels that are neither in [0, num_classes) nor ignored, all return -1 without memory.
  */
 
+#include <float.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,20 @@ KERNEL nll_forward(const float *x, int64_t stride, int64_t num_classes, int64_t 
     return unknown;
 }
 
+/* Writes factor * (softmax - one-hot) for a strip. */
+INLINE void write_nll_gradient(const Strip *s, int64_t length, int64_t num_classes,
+                               const float *factor, float *grad, int64_t grad_stride) {
+    ALIGNED float inverse[MAX_STRIP];
+    for (int64_t i = 0; i < length; i++) inverse[i] = 1.0f / s->sum[i];
+    for (int64_t c = 0; c < num_classes; c++) {
+        const float *e = s->e + c * s->length;
+        float *restrict to = grad + c * grad_stride;
+        prefetch(to + 2 * grad_stride, grad_stride, length, 1, 1);
+        for (int64_t i = 0; i < length; i++)
+            to[i] = factor[i] * (e[i] * inverse[i] - (s->label[i] == c ? 1.0f : 0.0f));
+    }
+}
+
 /* Writes grad = factor * (softmax - one-hot), with the factor of the pixel's class, of the pixel
  * itself, or the product of both; either may be NULL. `grad` may be `x`. */
 KERNEL nll_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
@@ -231,24 +246,91 @@ KERNEL nll_backward(const float *x, int64_t stride, int64_t num_classes, int64_t
                     const float *weight, const float *class_factor, float *grad,
                     int64_t grad_stride) {
     Strip s;
-    ALIGNED float factor[MAX_STRIP], inverse[MAX_STRIP];
+    ALIGNED float factor[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
     for (int64_t start = 0; start < num_pixels; start += s.length) {
         int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
         read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
         softmax(&s, x + start, stride, n, num_classes, 0);
         for (int64_t i = 0; i < n; i++) {
-            inverse[i] = 1.0f / s.sum[i];
             factor[i] = s.label[i] < 0 ? 0.0f : class_factor ? class_factor[s.label[i]] : 1.0f;
             if (weight) factor[i] *= weight[start + i];
         }
-        for (int64_t c = 0; c < num_classes; c++) {
-            const float *e = s.e + c * s.length;
-            float *restrict to = grad + c * grad_stride + start;
-            prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
-            for (int64_t i = 0; i < n; i++)
-                to[i] = factor[i] * (e[i] * inverse[i] - (s.label[i] == c ? 1.0f : 0.0f));
+        write_nll_gradient(&s, n, num_classes, factor, grad + start, grad_stride);
+    }
+    free(s.memory);
+    return 0;
+}
+
+/* The softmax of the seesaw logits of a strip (seesaw.py has the formula): x[j] - x[y], compensated,
+ * plus the mitigation[j * num_classes + y]. */
+INLINE void seesaw_softmax(Strip *s, const float *x, int64_t stride, int64_t length,
+                           int64_t num_classes, const float *mitigation, float q) {
+    ALIGNED float own[MAX_STRIP], top[MAX_STRIP];
+    ALIGNED int32_t label[MAX_STRIP];
+    for (int64_t i = 0; i < length; i++) {
+        label[i] = s->label[i] < 0 ? 0 : s->label[i];
+        own[i] = x[label[i] * stride + i];
+        top[i] = 0.0f; /* of the true class */
+    }
+    for (int64_t c = 0; c < num_classes; c++) {
+        const float *from = x + c * stride, *added = mitigation + c * num_classes;
+        float *e = s->e + c * s->length;
+#pragma omp simd
+        for (int64_t i = 0; i < length; i++) {
+            float v = from[i] - own[i];
+            v += q * (v < 0.0f ? 0.0f : v);
+            e[i] = v;
+            top[i] = (v > top[i]) & (added[label[i]] >= -FLT_MAX) ? v : top[i];
         }
+    }
+    /* Less the largest that counts, because large logits have no digits left for the mitigation. */
+    for (int64_t c = 0; c < num_classes; c++) {
+        const float *added = mitigation + c * num_classes;
+        float *e = s->e + c * s->length;
+        prefetch(x + c * stride + s->length, stride, length, 1, 0);
+#pragma omp simd
+        for (int64_t i = 0; i < length; i++) e[i] = (e[i] - top[i]) + added[label[i]];
+    }
+    softmax(s, s->e, s->length, length, num_classes, 0);
+}
+
+/* Adds the negative log-likelihood of the seesaw logits, times the weight of the pixel where there
+ * is one, to `sum`. */
+KERNEL seesaw_forward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
+                      const int64_t *target, int64_t has_ignore, int64_t ignore_index,
+                      const float *weight, const float *mitigation, float q, double *sum) {
+    Strip s;
+    int64_t unknown = 0;
+    if (!allocate(&s, num_classes)) return -1;
+    for (int64_t start = 0; start < num_pixels; start += s.length) {
+        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
+        unknown += read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
+        seesaw_softmax(&s, x + start, stride, n, num_classes, mitigation, q);
+        for (int64_t i = 0; i < n; i++) {
+            float loss = log_of(s.sum[i]) - s.rest[i];
+            if (s.label[i] >= 0) *sum += weight ? (double)loss * weight[start + i] : loss;
+        }
+    }
+    free(s.memory);
+    return unknown;
+}
+
+/* Writes the gradient of the logits, `scale` times the weight of the pixel. `grad` may be `x`. */
+KERNEL seesaw_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
+                       const int64_t *target, int64_t has_ignore, int64_t ignore_index,
+                       const float *weight, const float *mitigation, float q, const float *scale,
+                       float *grad, int64_t grad_stride) {
+    Strip s;
+    ALIGNED float factor[MAX_STRIP];
+    if (!allocate(&s, num_classes)) return -1;
+    for (int64_t start = 0; start < num_pixels; start += s.length) {
+        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
+        read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
+        seesaw_softmax(&s, x + start, stride, n, num_classes, mitigation, q);
+        for (int64_t i = 0; i < n; i++)
+            factor[i] = s.label[i] < 0 ? 0.0f : weight ? *scale * weight[start + i] : *scale;
+        write_nll_gradient(&s, n, num_classes, factor, grad + start, grad_stride);
     }
     free(s.memory);
     return 0;

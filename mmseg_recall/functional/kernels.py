@@ -21,6 +21,13 @@ _BLOCK = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int6
 _ARGUMENTS = {
     'nll_forward': [ctypes.c_void_p] * 5,
     'nll_backward': [*[ctypes.c_void_p] * 3, ctypes.c_int64],
+    'seesaw_forward': [*[ctypes.c_void_p] * 2, ctypes.c_float, ctypes.c_void_p],
+    'seesaw_backward': [
+        *[ctypes.c_void_p] * 2,
+        ctypes.c_float,
+        *[ctypes.c_void_p] * 2,
+        ctypes.c_int64,
+    ],
     'soft_iou_forward': [ctypes.c_void_p] * 3,
     'soft_iou_backward': [*[ctypes.c_void_p] * 3, ctypes.c_int64],
 }

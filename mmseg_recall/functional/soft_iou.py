@@ -1,4 +1,4 @@
-"""Soft counts of the classes, their intersection over union (soft Jaccard) and Tversky index."""
+"""Soft counts of the classes, and the Tversky index (soft Jaccard, Dice) that they define."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .counts import count_labels
 
 
 def soft_sums(
-    logits: Tensor, target: Tensor, *, ignore_index: int | None = 255
+    logits: Tensor, target: Tensor, *, ignore_index: int | None = 255, per_image: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Soft true positives, mass and pixels of each class over the valid pixels of the batch.
+    """Soft true positives, mass and pixels of each class over the valid pixels.
 
         I_c = sum_{n: y_n = c} p_n^c,    M_c = sum_n p_n^c,    N_c = #{n : y_n = c}
 
@@ -28,33 +28,57 @@ def soft_sums(
         logits: (N, C, ...), any floating type.
         target: (N, ...), integer class ids.
         ignore_index: Id of the pixels that take no part; None for none.
+        per_image: Sum over the pixels of each image instead of over those of the batch.
 
     Returns:
-        (intersection, mass, pixels), each (C,); the first two differentiable, pixels int64.
+        (intersection, mass, pixels), each (C,), or (N, C) with ``per_image``; the first two
+        differentiable, pixels int64.
 
     Raises:
         ValueError: As :func:`class_nll_sums`.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(2, 2, 3), torch.tensor([[0, 0, 1], [1, 1, 255]])
+        >>> soft_sums(logits, target)[0]
+        tensor([1.0000, 1.5000])
+        >>> soft_sums(logits, target, per_image=True)[0]
+        tensor([[1.0000, 0.5000],
+                [0.0000, 1.0000]])
 
     Source: Rahman & Wang 2016; soft counts over valid pixels only.
     """
     check_shapes(logits, target)
     target = target.long()
+    if per_image and logits.dim() == 2:
+        logits, target = logits.unsqueeze(2), target.unsqueeze(1)
     if kernels.usable(logits):
-        return _SoftSums.apply(logits, target.contiguous(), ignore_index)
-    return _soft_sums(logits, target, ignore_index)
+        sums = _SoftSums.apply(logits, target.contiguous(), ignore_index, per_image)
+    else:
+        sums = _soft_sums(logits, target, ignore_index, per_image)
+    return sums if per_image else tuple(s.squeeze(0) for s in sums)
 
 
 def _soft_sums(
-    logits: Tensor, target: Tensor, ignore_index: int | None
+    logits: Tensor, target: Tensor, ignore_index: int | None, per_image: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(intersection, mass, pixels), the mass of a class being the sum of its probabilities."""
     num_classes = logits.shape[1]
     valid = valid_pixels(target, num_classes, ignore_index)
     p = F.softmax(logits.to(compute_dtype(logits)), dim=1)
     p_true = p.gather(1, torch.where(valid, target, 0).unsqueeze(1)).squeeze(1)
-    intersection = sum_per_class(p_true, target, valid, num_classes)
-    pixels = count_labels(torch.where(valid, target, num_classes), num_classes + 1)[:-1]
-    mass = torch.where(valid.unsqueeze(1), p, 0.0).transpose(0, 1).flatten(1).sum(1)
+    mass = torch.where(valid.unsqueeze(1), p, 0.0)
+    # Each class of each image is counted as a class of its own.
+    num_images = len(logits) if per_image else 1
+    if per_image:
+        image = torch.arange(num_images, device=target.device).view(-1, *[1] * (target.dim() - 1))
+        target = num_classes * image + target
+        mass = mass.flatten(2).sum(2)
+    else:
+        mass = mass.transpose(0, 1).flatten(1).sum(1).unsqueeze(0)
+    size = num_images * num_classes
+    intersection = sum_per_class(p_true, target, valid, size).view(num_images, num_classes)
+    pixels = count_labels(torch.where(valid, target, size), size + 1)[:-1].view_as(mass)
     return intersection, mass, pixels
 
 
@@ -63,26 +87,27 @@ class _SoftSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None, per_image: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         labels, num_classes = pixel_rows(target), logits.shape[1]
 
-        def score(at: Pixels, x: Tensor, _: Tensor) -> tuple[Tensor, Tensor, int]:
+        def score(at: Pixels, x: Tensor, _: Tensor) -> tuple[int, Tensor, Tensor, int]:
             sums = torch.zeros(2, num_classes, dtype=torch.float64)
             pixels = torch.zeros(num_classes, dtype=torch.int64)
             outputs = sums[0], sums[1], pixels
             unknown = kernels.run('soft_iou_forward', x, labels[at], ignore_index, *outputs)
-            return sums, pixels, unknown
+            return at[0] if per_image else 0, sums, pixels, unknown
 
-        total = torch.zeros(2, num_classes, dtype=torch.float64)
-        pixels = torch.zeros(num_classes, dtype=torch.int64)
-        for block_sums, block_pixels, unknown in map_row_blocks(score, as_rows(logits)):
+        num_images = len(logits) if per_image else 1
+        total = torch.zeros(2, num_images, num_classes, dtype=torch.float64)
+        pixels = torch.zeros(num_images, num_classes, dtype=torch.int64)
+        for image, block_sums, block_pixels, unknown in map_row_blocks(score, as_rows(logits)):
             if unknown:
                 valid_pixels(target, num_classes, ignore_index)  # says which
-            total += block_sums
-            pixels += block_pixels
+            total[:, image] += block_sums
+            pixels[image] += block_pixels
         ctx.save_for_backward(logits, target)
-        ctx.ignore_index = ignore_index
+        ctx.ignore_index, ctx.per_image = ignore_index, per_image
         ctx.mark_non_differentiable(pixels)
         intersection, mass = total.to(compute_dtype(logits)).unbind()
         return intersection.clone(), mass.clone(), pixels
@@ -90,38 +115,27 @@ class _SoftSums(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad_intersection: Tensor, grad_mass: Tensor, _: Any
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, None, None, None]:
         logits, target = ctx.saved_tensors
         grads = grad_intersection.contiguous(), grad_mass.contiguous()
         if torch.is_grad_enabled():  # the gradient is itself to be differentiated
-            sums = _soft_sums(logits, target, ctx.ignore_index)[:2]
-            return torch.autograd.grad(sums, logits, grads, create_graph=True)[0], None, None
+            sums = _soft_sums(logits, target, ctx.ignore_index, ctx.per_image)[:2]
+            grad = torch.autograd.grad(sums, logits, grads, create_graph=True)[0]
+            return grad, None, None, None
         rows, labels = as_rows(logits), pixel_rows(target)
         grad = in_huge_pages(torch.empty_like(rows))
 
         def differentiate(at: Pixels, x: Tensor, scratch: Tensor) -> None:
             out = grad[at[0], :, at[1]]
-            arguments = x, labels[at], ctx.ignore_index, *grads
+            image = at[0] if ctx.per_image else 0
+            arguments = x, labels[at], ctx.ignore_index, *[g[image] for g in grads]
             kernels.run_into(out, scratch, 'soft_iou_backward', *arguments)
 
         map_row_blocks(differentiate, rows)
-        return from_rows(grad, logits), None, None
+        return from_rows(grad, logits), None, None, None
 
 
-def soft_iou_loss(intersection: Tensor, union: Tensor, pixels: Tensor) -> Tensor:
-    """1 - mean of I_c / U_c over the classes present; 0 when there are none.
-
-    Example:
-        >>> import torch
-        >>> soft_iou_loss(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0]), torch.tensor([1, 0]))
-        tensor(0.5000)
-    """
-    present = pixels > 0
-    iou = torch.where(present, intersection / torch.where(present, union, 1.0), 0.0)
-    return (present.sum() - iou.sum()) / present.sum().clamp_min(1)
-
-
-def tversky_loss(
+def tversky_distance(
     intersection: Tensor,
     mass: Tensor,
     pixels: Tensor,
@@ -129,22 +143,26 @@ def tversky_loss(
     beta: float = 0.7,
     gamma: float = 1.0,
 ) -> Tensor:
-    """Mean of (1 - T_c)^(1 / gamma) over the classes present; 0 when there are none.
+    """(1 - T_c)^(1 / gamma) of each class present; 0 of the others.
 
         T_c = I_c / (I_c + alpha FP_c + beta FN_c)
 
     Args:
-        intersection: I_c, (C,), from :func:`soft_sums`, as the next two.
-        mass: M_c, (C,); FP = M - I.
-        pixels: N_c, (C,); FN = N - I.
+        intersection: I_c, (C,) or (N, C), from :func:`soft_sums`, as the next two.
+        mass: M_c; FP = M - I.
+        pixels: N_c; FN = N - I.
         alpha: Weight of the false positives, >= 0.
-        beta: Weight of the false negatives, > 0.
+        beta: Weight of the false negatives, > 0; with alpha = beta = 1, T is the intersection over
+            union.
         gamma: > 0; above 1 it is the focal Tversky loss.
+
+    Returns:
+        Tensor of intersection's shape and type, differentiable.
 
     Example:
         >>> import torch
-        >>> tversky_loss(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([2]), beta=0.5)
-        tensor(0.3333)
+        >>> tversky_distance(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([2]), beta=0.5)
+        tensor([0.3333])
 
     Source: Salehi et al. 2017; Abraham & Khan 2019 for gamma.
     """
@@ -155,4 +173,4 @@ def tversky_loss(
     if gamma != 1:
         # The slope of a root at 0 is infinite.
         distance = distance.clamp_min(torch.finfo(distance.dtype).tiny) ** (1 / gamma)
-    return torch.where(present, distance, 0.0).sum() / present.sum().clamp_min(1)
+    return torch.where(present, distance, 0.0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -12,7 +10,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ..datasets.files import write_atomically
-from ..datasets.labels import check_samples, label_sources
+from ..datasets.labels import check_samples, fingerprint
 from ..losses.class_counts import ClassCountsLoss
 
 
@@ -70,10 +68,10 @@ def check_dataset(dataset, cache: Path) -> None:
             ids; names the file.
     """
     passed = _remembered(cache)
-    fingerprint = _fingerprint(dataset)
-    if fingerprint not in passed:
+    files = fingerprint(dataset)
+    if files not in passed:
         check_samples(dataset)
-        write_atomically(cache, json.dumps([*passed, fingerprint]).encode())
+        write_atomically(cache, json.dumps([*passed, files]).encode())
 
 
 def _remembered(cache: Path) -> list[str]:
@@ -83,20 +81,3 @@ def _remembered(cache: Path) -> list[str]:
         # Absent, or not what this hook has written: then nothing is known of any file.
         return []
     return passed if isinstance(passed, list) else []
-
-
-def _fingerprint(dataset) -> str:
-    digest = hashlib.sha256()
-    for source in dict.fromkeys(label_sources(dataset)):
-        described = source._replace(loader=repr(source.loader))
-        digest.update(repr((described, _state(source.image), _state(source.label))).encode())
-    return digest.hexdigest()
-
-
-def _state(path: str) -> tuple[int, int] | bytes:
-    try:
-        state = os.stat(path)
-    except OSError:
-        # Missing, or in remote storage that has no such times: nothing to recognise it by.
-        return os.urandom(16)
-    return state.st_size, state.st_mtime_ns

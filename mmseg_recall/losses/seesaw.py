@@ -9,8 +9,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..functional import check_shapes, checked_pixel_nll, seesaw_logits, valid_pixels
-from ..functional.checks import compute_dtype
+from ..functional import check_shapes, seesaw_nll_sum, valid_pixels
 from ..functional.counts import count_labels
 from .base import SegmentationLoss
 
@@ -71,12 +70,16 @@ class SeesawLoss(SegmentationLoss):
         if self.sync_stats and get_world_size() > 1:
             world_size = get_world_size()
             all_reduce(counts)
-        seen = self._add(counts)
-        logits = logits.to(compute_dtype(logits))
-        logits = seesaw_logits(logits, torch.where(valid, labels, 0), seen, self.p, self.q)
-        nll, _ = checked_pixel_nll(logits, target, ignore_index)
-        losses = nll if pixel_weight is None else nll * pixel_weight
-        return world_size * losses.sum() / counts.sum().clamp_min(1)
+        total = seesaw_nll_sum(
+            logits,
+            target,
+            self._add(counts),
+            self.p,
+            self.q,
+            ignore_index=ignore_index,
+            pixel_weight=pixel_weight,
+        )
+        return world_size * total / counts.sum().clamp_min(1)
 
     def _add(self, counts: Tensor) -> Tensor:
         if self.pixels.numel() == 0:

@@ -7,13 +7,13 @@ from typing import Any
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..functional import tversky_loss
+from ..functional import tversky_distance
 from .region_based import SoftCountsLoss
 
 
 @MODELS.register_module()
 class SoftTverskyLoss(SoftCountsLoss):
-    """One minus the soft Tversky index, averaged over the classes present.
+    """A power of one minus the soft Tversky index, averaged over the classes present.
 
         L = mean_c (1 - T_c)^(1 / gamma),    T_c = I_c / (I_c + alpha FP_c + beta FN_c)
         I_c = sum_{n: y_n = c} p_n^c,    FP_c = sum_n p_n^c - I_c,    FN_c = N_c - I_c
@@ -26,8 +26,7 @@ class SoftTverskyLoss(SoftCountsLoss):
         beta: Weight of the false negatives, > 0.
         gamma: > 0; above 1 (4/3 in its paper) it is the focal Tversky loss, whose slope in T grows
             as a class is found better.
-        sync_stats: See :class:`SoftCountsLoss`.
-        kwargs: Of :class:`SegmentationLoss`.
+        kwargs: Of :class:`SoftCountsLoss`: average, sync_stats, and the rest.
 
     Raises:
         ValueError: An argument out of its range; when the head passes a weight per pixel.
@@ -54,5 +53,5 @@ class SoftTverskyLoss(SoftCountsLoss):
             raise ValueError(f'gamma must be > 0 and finite, got {gamma}')
         self.options = dict(alpha=alpha, beta=beta, gamma=gamma)
 
-    def from_sums(self, intersection: Tensor, mass: Tensor, pixels: Tensor) -> Tensor:
-        return tversky_loss(intersection, mass, pixels, **self.options)
+    def distance(self, intersection: Tensor, mass: Tensor, pixels: Tensor) -> Tensor:
+        return tversky_distance(intersection, mass, pixels, **self.options)

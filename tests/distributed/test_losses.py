@@ -18,6 +18,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_recall.losses import ClassWeightedLoss, available_losses
+from mmseg_recall.losses.region_based import SoftCountsLoss
 
 from .ranks import Collectives, Ranks
 
@@ -68,6 +69,9 @@ def cases() -> dict[str, Callable[[], nn.Module]]:
                 construct, name, normalization='weights'
             )
             found[f'FusedFCNHead({name})'] = partial(construct, name, fused=True)
+        if issubclass(cls, SoftCountsLoss):
+            for average in ('image', 'class'):
+                found[f'{name}({average=})'] = partial(construct, name, average=average)
     for fused in (False, True):
         name = 'FusedFCNHead(RecallLoss(momentum))' if fused else 'RecallLoss(momentum)'
         found[name] = partial(construct, 'RecallLoss', fused=fused, momentum=0.5)

@@ -43,6 +43,11 @@ class Batch:
     def valid(self) -> Tensor:
         return (self.target.long() != self.ignore_index).flatten()
 
+    def images(self) -> list[int]:
+        """The number of the image of each of the ``pixels()``."""
+        number = torch.arange(len(self.target)).view(-1, *[1] * (self.target.dim() - 1))
+        return number.expand(self.target.shape).flatten()[self.valid].tolist()
+
     def pixels(self) -> Pixels:
         rows = self.flat_logits(self.logits)[self.valid].tolist()
         return list(zip(rows, self.target.long().flatten()[self.valid].tolist(), strict=True))

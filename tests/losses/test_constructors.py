@@ -43,6 +43,7 @@ STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, Clas
         (SoftTverskyLoss, dict(alpha=-0.1), 'alpha'),
         (SoftTverskyLoss, dict(beta=0.0), 'beta'),
         (SoftTverskyLoss, dict(gamma=0.0), 'gamma'),
+        (SoftIoULoss, dict(average='mean'), "average must be .*'class'.*'mean'"),
         (LogitAdjustedLoss, {}, 'class_statistics.py CONFIG'),
         (LogitAdjustedLoss, dict(class_counts=[1], tau=-1.0), 'tau'),
         (LogitAdjustedLoss, dict(class_counts=[1, 0, 2, 0]), '0 for the classes 1, 3'),

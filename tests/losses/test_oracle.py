@@ -6,6 +6,7 @@ With ``--hypothesis-profile=thorough`` these are 10,000 a loss and implementatio
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -64,6 +65,8 @@ def assert_equals_the_oracle(
     value = loss(batch.logits, batch.target, ignore_index=batch.ignore_index)
     value.backward()
     pixels = batch.pixels()
+    if 'images' in signature(oracle.loss).parameters:
+        options = options | dict(images=batch.images())
     expected, expected_gradient = oracle.loss(pixels, batch.num_classes, **options)
 
     dtype = batch.logits.dtype

@@ -5,7 +5,8 @@ lists of numbers. ``pixels`` is a list of (logits, label) of the *valid* pixels.
 module named after its loss (``RecallLoss``: ``recall.py``) with
 
 - ``options(num_classes)``: a hypothesis strategy of constructor arguments,
-- ``loss(pixels, num_classes, **options)``: (value, gradient), one list of C numbers a pixel,
+- ``loss(pixels, num_classes, **options)``: (value, gradient), one list of C numbers a pixel; it
+  may ask for ``images``, too, the number of the image of each pixel,
 - ``GRADCHECK``, options that turn off what keeps finite differences from being the gradient: a
   factor that is taken for a constant, or that changes from batch to batch.
 """
@@ -21,6 +22,7 @@ Pixels = list[tuple[list[float], int]]
 Result = tuple[float, list[list[float]]]
 
 normalizations = st.sampled_from(['pixels', 'weights'])
+averages = st.sampled_from(['batch', 'image', 'class'])
 exponents = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
@@ -75,6 +77,25 @@ def through_softmax(p: list[float], dp: list[float]) -> list[float]:
     """dL/dz from dL/dp: dz_c = p_c (dp_c - sum_k p_k dp_k)."""
     mean = math.fsum(a * b for a, b in zip(p, dp, strict=True))
     return [a * (b - mean) for a, b in zip(p, dp, strict=True)]
+
+
+def regions(
+    labels: list[int], images: list[int], average: str
+) -> list[tuple[int, list[int], float]]:
+    """(class, numbers of the pixels of its image, share of the mean) of each class of an image.
+
+    For 'batch' all pixels are one image.
+    """
+    image_of = [0 for _ in images] if average == 'batch' else images
+    present = sorted(set(zip(image_of, labels, strict=True)))
+    found = []
+    for image, c in present:
+        if average == 'class':
+            share = 1 / len(set(labels)) / sum(other == c for _, other in present)
+        else:
+            share = 1 / len(set(image_of)) / sum(other == image for other, _ in present)
+        found.append((c, [n for n, other in enumerate(image_of) if other == image], share))
+    return found
 
 
 def class_counts(num_classes: int) -> st.SearchStrategy[list[int]]:

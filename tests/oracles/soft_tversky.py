@@ -3,7 +3,7 @@ from math import fsum
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from .common import Pixels, Result, softmax, through_softmax
+from .common import Pixels, Result, averages, regions, softmax, through_softmax
 
 
 def options(num_classes: int) -> st.SearchStrategy[dict]:
@@ -13,6 +13,7 @@ def options(num_classes: int) -> st.SearchStrategy[dict]:
             alpha=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
             beta=st.sampled_from([0.5, 0.7, 1.0]),
             gamma=st.sampled_from([0.5, 1.0, 4 / 3]),
+            average=averages,
         ),
     )
 
@@ -20,35 +21,31 @@ def options(num_classes: int) -> st.SearchStrategy[dict]:
 def loss(
     pixels: Pixels,
     num_classes: int,
+    images: list[int],
     alpha: float = 0.3,
     beta: float = 0.7,
     gamma: float = 1.0,
+    average: str = 'batch',
 ) -> Result:
     probabilities = [softmax(z) for z, _ in pixels]
     labels = [y for _, y in pixels]
-    present = sorted(set(labels))
-    if not present:
-        return 0.0, []
     terms, dp = [], [[0.0] * num_classes for _ in pixels]
-    for c in present:
-        hits = fsum(p[c] for p, y in zip(probabilities, labels, strict=True) if y == c)
-        alarms = fsum(p[c] for p, y in zip(probabilities, labels, strict=True) if y != c)
+    for c, members, share in regions(labels, images, average):
+        own = [n for n in members if labels[n] == c]
+        others = [n for n in members if labels[n] != c]
+        hits = fsum(probabilities[n][c] for n in own)
+        alarms = fsum(probabilities[n][c] for n in others)
         # 1 - p_c as a sum, which does not cancel.
-        missed = fsum(
-            fsum(q for k, q in enumerate(p) if k != c)
-            for p, y in zip(probabilities, labels, strict=True)
-            if y == c
-        )
-        distance = (alpha * alarms + beta * missed) / (hits + alpha * alarms + beta * missed)
+        missed = fsum(fsum(q for k, q in enumerate(probabilities[n]) if k != c) for n in own)
+        whole = hits + alpha * alarms + beta * missed
+        distance = (alpha * alarms + beta * missed) / whole
         # A root of what rounds to nothing is not comparable: its slope there has no bound.
         assume(gamma <= 1 or distance < 1e-12 or distance > 1e-3)
-        terms.append(distance ** (1 / gamma))
+        terms.append(share * distance ** (1 / gamma))
         outer = distance ** (1 / gamma - 1) / gamma if distance > 1e-12 else float(gamma == 1)
-        whole = hits + alpha * alarms + beta * missed
-        for i, y in enumerate(labels):
-            d_misses = -beta if y == c else alpha
-            d_whole = 1 - beta if y == c else alpha
-            slope = (d_misses - distance * d_whole) / whole
-            dp[i][c] = outer * slope / len(present)
+        for n in members:
+            d_misses = -beta if labels[n] == c else alpha
+            d_whole = 1 - beta if labels[n] == c else alpha
+            dp[n][c] = share * outer * (d_misses - distance * d_whole) / whole
     gradient = [through_softmax(p, d) for p, d in zip(probabilities, dp, strict=True)]
-    return fsum(terms) / len(present), gradient
+    return fsum(terms), gradient

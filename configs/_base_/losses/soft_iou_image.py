@@ -1,0 +1,3 @@
+custom_imports = dict(imports=['mmseg_recall'], allow_failed_imports=False)
+runner_type = 'LossRunner'
+loss_decode = dict(type='SoftIoULoss', average='image')
