@@ -12,14 +12,8 @@ import torch
 from mmengine.config import Config
 
 HEADS = ('decode_head', 'auxiliary_head')
-COMPARED = (
-    'model',
-    'train_dataloader',
-    'test_dataloader',
-    'optim_wrapper',
-    'param_scheduler',
-    'train_cfg',
-)
+SCHEDULE = ('param_scheduler', 'train_cfg')
+COMPARED = ('model', 'train_dataloader', 'test_dataloader', 'optim_wrapper', *SCHEDULE)
 ARCHITECTURES = {
     'ASPP': 'DeepLabV3',
     'DepthwiseSeparableASPP': 'DeepLabV3+',
@@ -102,6 +96,7 @@ def describe(cfg: Config) -> dict[str, Any]:
         key: Hash of model, data, optimiser and schedule without the losses (and, of a classifier,
             without the head): runs with the same key differ in loss and seed only, and are
             compared. A classifier made from a trained one has the key of that training.
+        family: The same hash without the schedule: what differs in training length at most.
         model, dataset, data_root, schedule: In words.
         iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
     """
@@ -123,7 +118,8 @@ def describe(cfg: Config) -> dict[str, Any]:
     return {
         'task': 'classification' if is_classification(cfg) else 'segmentation',
         'loss': loss,
-        'key': _key(cfg),
+        'key': _key(cfg, COMPARED),
+        'family': _key(cfg, tuple(name for name in COMPARED if name not in SCHEDULE)),
         'model': model,
         'dataset': _type_name(dataset).removesuffix('Dataset'),
         'data_root': PurePosixPath(dataset.get('data_root') or '').name,
@@ -149,8 +145,8 @@ def _trained_config(cfg: Config) -> Config:
     return Config.fromstring(checkpoint['meta']['cfg'], '.py')
 
 
-def _key(cfg: Config) -> str:
-    compared = copy.deepcopy({name: cfg.get(name) for name in COMPARED})
+def _key(cfg: Config, names: tuple[str, ...]) -> str:
+    compared = copy.deepcopy({name: cfg.get(name) for name in names})
     compared['model'].pop('head', None)
     for key in HEADS:
         heads = compared['model'].get(key) or []

@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from .paper import PAPER_NAMES
 from .post_hoc import CURVE_LABEL, points_of, post_hoc_curve
 from .summary import BASELINE, Comparison, Loss
+from .tables import OVERALL
+from .training_length import RANKED, TrainingLength
 
 INK, GRID = '#010203', '#040506'
 MAX_CURVES = 12
@@ -385,6 +387,46 @@ def _weight_shares(weight: np.ndarray, pixel_share: np.ndarray) -> np.ndarray:
     total = product.sum(axis=2, keepdims=True)
     # RecallLoss weighs nothing in a batch without a miss.
     return _smoothed(np.divide(product, total, out=np.zeros_like(product), where=total > 0))
+
+
+def metrics_against_length(lengths: TrainingLength, comparison: Comparison, name: str) -> Plot:
+    """A line a loss over the lengths of training, bars over seeds; in the comparison's colours."""
+    look = styles(comparison)
+    steps = list(lengths.comparisons)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _subplots(1, len(RANKED), 7.2, 3.2)
+        for axis, metric in zip(axes.flat, RANKED, strict=True):
+            for label in lengths.losses:
+                values = [c.loss(label).metric(metric) for c in lengths.comparisons.values()]
+                axis.errorbar(
+                    steps,
+                    [value.mean for value in values],
+                    yerr=np.nan_to_num([value.std for value in values]),
+                    label=label if metric == RANKED[0] else None,
+                    linewidth=1.2,
+                    markersize=5,
+                    elinewidth=1,
+                    **look[label],
+                )
+            axis.set_xscale('log')
+            axis.set_xticks(steps, [str(n) for n in steps])
+            axis.minorticks_off()
+            axis.set_xlabel(f'{lengths.table.columns[1]} (log)')
+            axis.set_title(f'{OVERALL[metric]} (%)', loc='left')
+        figure.legend(loc='outside lower center', ncols=4)
+        shortest, *_, longest = lengths.comparisons.values()
+        ends = ', '.join(
+            f'{label} {shortest.loss(label).metric("mIoU").mean:.1f} to '
+            f'{longest.loss(label).metric("mIoU").mean:.1f}'
+            for label in lengths.losses
+        )
+        return _plot(
+            figure,
+            name,
+            'What longer training brings. Bars: standard deviation over seeds.',
+            'Two line plots over the length of the training. Mean IoU from the shortest to the '
+            f'longest: {ends}.',
+        )
 
 
 def _extremes(comparison: Comparison) -> list[int]:

@@ -16,7 +16,7 @@ from ..datasets.files import write_atomically
 from .both_axes import BothAxes, both_axes
 from .claims import Claim, test_claims
 from .diagnosis import Diagnosis, diagnose
-from .figures import Plot, all_plots
+from .figures import Plot, all_plots, metrics_against_length
 from .images import Panel, panel_of
 from .load import load_runs
 from .model_zoo import metafile, model_index
@@ -36,6 +36,7 @@ from .tables import (
     runs_table,
     zoo_table,
 )
+from .training_length import TrainingLength, training_length
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Section:
     overall: Table
     post_hoc: Table | None
     both_axes: BothAxes | None
+    lengths: TrainingLength | None
     classes: list[Table]
     paper: list[Table]
     plots: dict[str, Plot]
@@ -80,7 +82,9 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
     if not runs:
         raise ValueError('No run to report on.\n' + '\n'.join(problems))
     comparisons = compare(runs)
-    sections = [_section(comparison, i) for i, comparison in enumerate(comparisons, start=1)]
+    sections = [
+        _section(comparison, comparisons, i) for i, comparison in enumerate(comparisons, start=1)
+    ]
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=lambda name: name is not None and '.html' in name,
@@ -123,9 +127,13 @@ def _title(comparisons: list[Comparison]) -> str:
     }.get(tuple(kinds), 'Comparison of losses')
 
 
-def _section(comparison: Comparison, number: int) -> Section:
+def _section(comparison: Comparison, comparisons: list[Comparison], number: int) -> Section:
     if comparison.classifies:
         return _shot_section(comparison, number)
+    plots = all_plots(comparison, number)
+    lengths = training_length(comparison, comparisons)
+    if lengths is not None:
+        plots['lengths'] = metrics_against_length(lengths, comparison, f'lengths-{number}')
     classes = [
         class_table(comparison, metric, title)
         for metric, title in (('Acc', 'Accuracy by class'), ('IoU', 'IoU by class'))
@@ -145,9 +153,10 @@ def _section(comparison: Comparison, number: int) -> Section:
         overall=overall_table(comparison),
         post_hoc=post_hoc_table(comparison),
         both_axes=both_axes(comparison),
+        lengths=lengths,
         classes=[table for table in classes if table is not None],
         paper=paper,
-        plots=all_plots(comparison, number),
+        plots=plots,
         panel=panel_of(comparison, f'panel-{number}'),
         cost=cost_table(comparison),
         zoo=zoo_table(comparison),
@@ -166,6 +175,7 @@ def _shot_section(comparison: Comparison, number: int) -> Section:
         overall=shot_table(comparison),
         post_hoc=None,
         both_axes=None,
+        lengths=None,
         classes=[shot_class_table(comparison)],
         paper=paper_shot_tables(comparison),
         plots={},

@@ -62,9 +62,15 @@ def test_the_config_of_a_run_is_whole_and_names_no_machine():
 def test_runs_that_differ_in_loss_and_seed_only_have_the_same_key():
     plans = plan([CONFIG], ['recall', 'DiceLoss'], [0, 1])
     more = plan([CONFIG], ['recall'], cfg_options={'train_cfg.max_iters': 7})
-    keys = [describe(parsed(one))['key'] for one in [*plans, *more]]
+    described = [describe(parsed(one)) for one in [*plans, *more]]
+    keys = [one['key'] for one in described]
     assert len(set(keys[:4])) == 1
     assert keys[4] != keys[0]
+    # A longer training is of the same family, another batch size is not.
+    other = plan([CONFIG], ['recall'], cfg_options={'train_dataloader.batch_size': 3})
+    families = [one['family'] for one in [*described, *map(describe, map(parsed, other))]]
+    assert len(set(families[:5])) == 1
+    assert families[5] != families[0]
 
 
 @pytest.mark.parametrize(
