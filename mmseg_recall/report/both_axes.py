@@ -87,7 +87,15 @@ def _beats(loss: Loss, curve: Curve) -> Claim:
             f'{iou:.2f}; difference {margin:+.2f}.'
         )
         return Claim(text, 'confirmed' if margin >= 0 else 'refuted', numbers)
+    best = max(values['mIoU'].mean for values in curve.values())
     is_above = accuracy > curve[0.0]['mAcc'].mean
+    if is_above and iou >= best:
+        numbers = (
+            f'Above the whole curve on both axes: mAcc {accuracy:.2f}, mIoU {iou:.2f}; the highest '
+            f'of the curve are {max(values["mAcc"].mean for values in curve.values()):.2f} and '
+            f'{best:.2f}.'
+        )
+        return Claim(text, 'confirmed', numbers)
     end = (max if is_above else min)(curve, key=lambda tau: curve[tau]['mAcc'].mean)
     numbers = (
         f'Its mAcc of {accuracy:.2f} is {"above" if is_above else "below"} the whole curve, which '
@@ -117,7 +125,8 @@ def _answer(wins: dict[str, Claim], beats: dict[str, Claim], curve: Curve | None
     sentences = (
         rule,
         f"CE's post-hoc curve is the line through CE's points at tau = {taus}; a loss is not below "
-        'it when its mean IoU is at least the highest of the line at the same mean accuracy.',
+        'it when its mean IoU is at least the highest of the line at the same mean accuracy, or of '
+        'the whole line if none of it has as much mean accuracy.',
         f'Not below the curve: {", ".join(_labels(beats, "confirmed")) or "none"}.'
         + (f' Outside its range of mean accuracy: {", ".join(outside)}.' if outside else ''),
     )

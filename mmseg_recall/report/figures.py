@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from .paper import PAPER_NAMES
+from .curves import SMOOTHING_SHARE, logged, smoothed, weight_shares
 from .post_hoc import CURVE_LABEL, points_of, post_hoc_curve
 from .summary import BASELINE, Comparison, Loss
 from .tables import OVERALL
@@ -30,7 +30,8 @@ MAX_SMALL_PLOTS = 20
 MAX_SHARES = 4
 MAX_LAYERS_NAMED = 20
 MAX_TITLE = 32
-SMOOTHING_SHARE = 0.05
+MAX_LABEL = 30
+LINE = 80
 MIN_SCALE = 0.6
 
 COLOURS = {'CE': '#7d8590', 'Recall': '#d64550'}
@@ -125,6 +126,22 @@ def _subplots(
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
+def _legend(figure: Figure, place: str, columns: int = 4) -> None:
+    """Outside the axes; labels with options get lines of their own and fewer columns."""
+    handles, labels = next(
+        (handles, labels)
+        for handles, labels in (axis.get_legend_handles_labels() for axis in figure.axes)
+        if labels
+    )
+    width = min(max(map(len, labels)), MAX_LABEL)
+    figure.legend(
+        handles,
+        [fill(label, MAX_LABEL) for label in labels],
+        loc=f'outside {place}',
+        ncols=min(columns, LINE // width),
+    )
+
+
 def styles(comparison: Comparison) -> dict[str, dict[str, str]]:
     """Colour and marker of each loss, the same in every plot."""
     free = iter(OTHER_COLOURS * len(comparison.losses))
@@ -139,7 +156,7 @@ def styles(comparison: Comparison) -> dict[str, dict[str, str]]:
 
 def accuracy_against_iou(comparison: Comparison, name: str) -> Plot:
     """Figures 2 and 3: a point a loss, error bars over seeds; the baseline's post-hoc curve."""
-    figure, axes = _subplots(1, 1, 4.8, 3.4)
+    figure, axes = _subplots(1, 1, 6.4, 3.8)
     (axis,) = axes.flat
     look = styles(comparison)
     for loss in comparison.losses:
@@ -180,7 +197,7 @@ def accuracy_against_iou(comparison: Comparison, name: str) -> Plot:
     axis.margins(0.12)
     axis.set_xlabel('mean IoU (%)')
     axis.set_ylabel('mean accuracy (%)')
-    figure.legend(loc='outside right center')
+    _legend(figure, 'right center', columns=1)
     points = ', '.join(
         f'{loss.label} {loss.metric("mIoU").mean:.1f} and {loss.metric("mAcc").mean:.1f}'
         for loss in comparison.losses
@@ -200,7 +217,7 @@ def gain_against_frequency(comparison: Comparison, name: str) -> Plot | None:
     if base is None or share is None or not others:
         return None
     look = styles(comparison)
-    figure, axes = _subplots(1, 2, 7.2, 3.2)
+    figure, axes = _subplots(1, 2, 7.2, 2.9 + 0.07 * len(others))
     for axis, metric, title in zip(axes.flat, ('Acc', 'IoU'), ('accuracy', 'IoU'), strict=True):
         for loss in others:
             axis.plot(
@@ -218,7 +235,7 @@ def gain_against_frequency(comparison: Comparison, name: str) -> Plot | None:
         axis.xaxis.set_major_formatter('{x:g}')
         axis.set_xlabel(f'share of {comparison.share_of} pixels (%, log)')
         axis.set_title(f'gain in {title} (points)', loc='left')
-    figure.legend(loc='outside lower center', ncols=4)
+    _legend(figure, 'lower center')
     rarest = int(np.argmin(np.where(share > 0, share, np.inf)))
     gains = ', '.join(
         f'{loss.label} {loss.class_means("Acc")[rarest] - base.class_means("Acc")[rarest]:+.1f}'
@@ -263,7 +280,7 @@ def recall_against_precision(comparison: Comparison, name: str) -> Plot | None:
         axis.set_visible(False)
     figure.supxlabel('recall (= accuracy, %)', fontsize=9)
     figure.supylabel('precision (%)', fontsize=9)
-    figure.legend(loc='outside upper center', ncols=4)
+    _legend(figure, 'upper center')
     which = 'classes, rarest first' if comparison.share is not None else 'classes'
     return _plot(
         figure,
@@ -306,7 +323,7 @@ def weight_curves(comparison: Comparison, name: str) -> Plot | None:
             ' Above 1 in the ratio, recall loss gives a class more of its attention than focal '
             'loss does.'
         )
-    figure.legend(loc='outside lower center', ncols=4)
+    _legend(figure, 'lower center')
     return _plot(
         figure,
         name,
@@ -317,30 +334,12 @@ def weight_curves(comparison: Comparison, name: str) -> Plot | None:
     )
 
 
-def weight_shares(comparison: Comparison, name: str) -> Plot | None:
-    """How much of the loss each class gets: w_c times its share of the pixels, summing to 1.
-
-    CE, RecallLoss and the losses with logged weights that the paper does not have, of these the
-    ones with the highest mIoU.
-    """
+def shares_over_iterations(comparison: Comparison, name: str) -> Plot | None:
+    """How much of the loss each class gets, of the first few that ``weight_shares`` gives."""
     classes = comparison.classes
-    found = {
-        loss.label: _logged(loss, classes, 'weight', 'pixel_share') for loss in comparison.losses
-    }
-    others = [
-        loss
-        for loss in comparison.losses
-        if loss.label not in PAPER_NAMES and found[loss.label] is not None
-    ]
-    if not others:
+    shares = dict(list(weight_shares(comparison).items())[:MAX_SHARES])
+    if not shares:
         return None
-    others.sort(key=lambda loss: -loss.metric('mIoU').mean)
-    labels = [*(['Recall'] if found.get('Recall') else []), *(loss.label for loss in others)]
-    # CE logs nothing, but its batches are drawn as those of every loss are.
-    _, (_, pixel_shares) = found[labels[0]]
-    shares = {BASELINE: _weight_shares(np.ones_like(pixel_shares), pixel_shares)}
-    shares |= {label: _weight_shares(*found[label][1]) for label in labels[: MAX_SHARES - 1]}
-
     order = list(range(len(classes)))
     if comparison.share is not None:
         order.sort(key=lambda c: comparison.share[c])
@@ -353,8 +352,7 @@ def weight_shares(comparison: Comparison, name: str) -> Plot | None:
     figure, axes = _subplots(
         rows, columns, 2.6 * columns + 0.4, 2.4 * rows + 0.9, sharex=True, sharey=True
     )
-    for axis, (label, values) in zip(axes.flat, shares.items(), strict=True):
-        steps = found[labels[0] if label == BASELINE else label][0]
+    for axis, (label, (steps, values)) in zip(axes.flat, shares.items(), strict=True):
         axis.stackplot(
             steps,
             100 * values[:, order].T,
@@ -366,9 +364,11 @@ def weight_shares(comparison: Comparison, name: str) -> Plot | None:
     for axis in axes[-1]:
         axis.set_xlabel('iteration')
     figure.supylabel('share of the weight (%)', fontsize=9)
-    figure.legend(loc='outside lower center', ncols=4)
+    _legend(figure, 'lower center')
     rarest = order[0]
-    ends = ', '.join(f'{label} {100 * values[-1, rarest]:.2g}%' for label, values in shares.items())
+    ends = ', '.join(
+        f'{label} {100 * values[-1, rarest]:.2g}%' for label, (_, values) in shares.items()
+    )
     return _plot(
         figure,
         name,
@@ -379,14 +379,6 @@ def weight_shares(comparison: Comparison, name: str) -> Plot | None:
         f'Stacked areas over iterations, a panel a loss, a layer a class. At the end '
         f'{classes[rarest]}, the rarest class, gets: {ends}.',
     )
-
-
-def _weight_shares(weight: np.ndarray, pixel_share: np.ndarray) -> np.ndarray:
-    """(seeds, steps, C), twice -> (steps, C) that sum to 1, smoothed; 0 for absent classes."""
-    product = np.nan_to_num(weight) * np.nan_to_num(pixel_share)
-    total = product.sum(axis=2, keepdims=True)
-    # RecallLoss weighs nothing in a batch without a miss.
-    return _smoothed(np.divide(product, total, out=np.zeros_like(product), where=total > 0))
 
 
 def metrics_against_length(lengths: TrainingLength, comparison: Comparison, name: str) -> Plot:
@@ -413,7 +405,7 @@ def metrics_against_length(lengths: TrainingLength, comparison: Comparison, name
             axis.minorticks_off()
             axis.set_xlabel(f'{lengths.table.columns[1]} (log)')
             axis.set_title(f'{OVERALL[metric]} (%)', loc='left')
-        figure.legend(loc='outside lower center', ncols=4)
+        _legend(figure, 'lower center')
         shortest, *_, longest = lengths.comparisons.values()
         ends = ', '.join(
             f'{label} {shortest.loss(label).metric("mIoU").mean:.1f} to '
@@ -440,44 +432,13 @@ def _extremes(comparison: Comparison) -> list[int]:
 
 def _normalised(loss: Loss | None, classes: tuple[str, ...]) -> tuple[list[int], np.ndarray] | None:
     """Steps, and weights (steps, C) that sum to 1: mean over seeds, smoothed."""
-    found = _logged(loss, classes, 'weight') if loss is not None else None
+    found = logged(loss, classes, 'weight') if loss is not None else None
     if found is None:
         return None
     steps, (weights,) = found
-    smooth = _smoothed(weights)
+    smooth = smoothed(weights)
     with np.errstate(invalid='ignore', divide='ignore'):
         return steps, smooth / np.nansum(smooth, axis=1, keepdims=True)
-
-
-def _logged(
-    loss: Loss, classes: tuple[str, ...], *quantities: str
-) -> tuple[list[int], list[np.ndarray]] | None:
-    """Steps, and each quantity (seeds, steps, C) of the runs that logged all of them."""
-    found = [run.curves for run in loss.runs if run.curves and run.curves.keys() >= {*quantities}]
-    if not found:
-        return None
-    steps = found[0]['iterations']
-    alike = [curves for curves in found if curves['iterations'] == steps]
-    values = [
-        [[curves[name].get(c, [None] * len(steps)) for c in classes] for curves in alike]
-        for name in quantities
-    ]
-    return steps, [np.array(columns, dtype=float).swapaxes(1, 2) for columns in values]
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """(seeds, steps, C) -> (steps, C): mean over seeds and the window that ends at each step."""
-    steps, classes = values.shape[1:]
-    window = max(1, round(SMOOTHING_SHARE * steps))
-    smooth = np.full((steps, classes), np.nan)
-    for i in range(steps):
-        near = values[:, max(0, i - window + 1) : i + 1].reshape(-1, classes)
-        count = (~np.isnan(near)).sum(axis=0)
-        with np.errstate(invalid='ignore'):
-            mean = np.nansum(near, axis=0) / count
-        # A class that was in no batch of the window keeps its last weight.
-        smooth[i] = np.where(count > 0, mean, smooth[i - 1] if i else np.nan)
-    return smooth
 
 
 def all_plots(comparison: Comparison, number: int) -> dict[str, Plot]:
@@ -487,7 +448,7 @@ def all_plots(comparison: Comparison, number: int) -> dict[str, Plot]:
         'gain': gain_against_frequency,
         'precision': recall_against_precision,
         'weights': weight_curves,
-        'shares': weight_shares,
+        'shares': shares_over_iterations,
     }
     with matplotlib.rc_context(STYLE):
         plots = {key: make(comparison, f'{key}-{number}') for key, make in makers.items()}

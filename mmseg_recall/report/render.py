@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from ..datasets.files import write_atomically
 from .both_axes import BothAxes, both_axes
 from .claims import Claim, test_claims
+from .curves import weight_share_table
 from .diagnosis import Diagnosis, diagnose
 from .figures import Plot, all_plots, metrics_against_length
 from .images import Panel, panel_of
@@ -54,6 +55,7 @@ class Section:
     lengths: TrainingLength | None
     classes: list[Table]
     paper: list[Table]
+    weight_shares: Table | None
     plots: dict[str, Plot]
     panel: Panel | None
     cost: Table
@@ -156,6 +158,7 @@ def _section(comparison: Comparison, comparisons: list[Comparison], number: int)
         lengths=lengths,
         classes=[table for table in classes if table is not None],
         paper=paper,
+        weight_shares=weight_share_table(comparison),
         plots=plots,
         panel=panel_of(comparison, f'panel-{number}'),
         cost=cost_table(comparison),
@@ -178,6 +181,7 @@ def _shot_section(comparison: Comparison, number: int) -> Section:
         lengths=None,
         classes=[shot_class_table(comparison)],
         paper=paper_shot_tables(comparison),
+        weight_shares=None,
         plots={},
         panel=None,
         cost=cost_table(comparison),

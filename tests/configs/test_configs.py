@@ -66,7 +66,8 @@ def test_leaf_is_a_bare_base_list(leaf):
 def test_loss_base_has_three_settings(path):
     cfg = Config.fromfile(path)
     assert set(cfg.keys()) == {'custom_imports', 'runner_type', 'loss_decode'}
-    assert cfg.loss_decode.type in {'CrossEntropyLoss', *available_losses()}
+    losses = cfg.loss_decode if isinstance(cfg.loss_decode, list) else [cfg.loss_decode]
+    assert {loss.type for loss in losses} <= {'CrossEntropyLoss', *available_losses()}
 
 
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)

@@ -116,6 +116,7 @@ def test_as_much_overall_accuracy_as_is_allowed() -> None:
         ((55, 74, 87), 'confirmed', 'mAcc of 74.00 the curve has mIoU 50.40, .* difference +4.60'),
         ((48, 60, 87), 'confirmed', 'mAcc of 60.00 the curve has mIoU 48.00, .* difference +0.00'),
         ((47, 60, 87), 'refuted', 'difference -1.00'),
+        ((53, 81, 87), 'confirmed', 'on both axes: mAcc 81.00, mIoU 53.00; .* 80.00 and 52.00.'),
         ((47, 81, 87), 'not comparable', 'above the whole curve, .* mAcc 80.00 with mIoU 48.00'),
         ((47, 49, 87), 'not comparable', 'below the whole curve, .* mAcc 50.00 with mIoU 44.00'),
     ],

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from mmseg_recall.comparison.record import write_record
+from mmseg_recall.report.curves import weight_share_table
 from mmseg_recall.report.figures import Plot, all_plots
 from mmseg_recall.report.load import load_runs
 from mmseg_recall.report.summary import compare
+from mmseg_recall.report.tables import Table
 
 from .records import CLASSES, LOSSES, OTHERS, SHARE, record
 
@@ -29,6 +31,10 @@ def figure(folder: Path, losses: tuple[str, ...], **changes: object) -> Plot | N
         write_record(folder / f'{one["name"]}.json', one)
     (comparison,) = compare(load_runs([folder])[0])
     return all_plots(comparison, 1).get('shares')
+
+
+def table(folder: Path) -> Table | None:
+    return weight_share_table(*compare(load_runs([folder])[0]))
 
 
 def panels(plot: Plot) -> list[str]:
@@ -58,6 +64,8 @@ def test_shares_are_weight_times_pixels_normalised(tmp_path: Path) -> None:
     assert shares['CE'] == pytest.approx(0.3)
     expected = 100 * weight[-1] * SHARE[-1] / (weight * SHARE).sum()
     assert shares[SQRT] == pytest.approx(expected, rel=0.05)  # of two digits
+    assert table(tmp_path).columns == ('class', 'CE', SQRT)
+    assert [cell.text for cell in table(tmp_path).rows[-1]] == ['pole', '0.3', f'{expected:.1f}']
 
 
 def test_a_class_without_a_pixel_gets_nothing_and_the_rest_all(tmp_path: Path) -> None:
@@ -76,10 +84,14 @@ def test_a_batch_that_weighs_nothing_is_drawn(tmp_path: Path) -> None:
 def test_the_best_of_the_new_losses_stand_beside_ce_and_recall_loss(tmp_path: Path) -> None:
     plot = figure(tmp_path, (*LOSSES, *OTHERS))
     assert panels(plot) == ['CE', 'Recall', SQRT, PRIOR]
+    logged = ('InverseFrequency', 'SoftmaxFocal')
+    assert table(tmp_path).columns[:5] == ('class', 'CE', 'Recall', SQRT, PRIOR)
+    assert set(table(tmp_path).columns[5:]) == set(logged)
 
 
 def test_the_papers_losses_alone_have_no_such_figure(tmp_path: Path) -> None:
     assert figure(tmp_path, tuple(LOSSES)) is None
+    assert table(tmp_path) is None
 
 
 def test_without_the_pixels_there_is_no_figure(tmp_path: Path) -> None:
