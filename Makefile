@@ -11,6 +11,10 @@ PIP_FLAGS := -qq --progress-bar off
 # What `make results` compares; RAW_CAMVID as tools/dataset_converters/camvid.py takes it.
 LOSSES := ce recall inverse_frequency class_balanced focal ohem soft_iou lovasz
 RAW_CAMVID ?= ../shared/data/camvid
+# The study's own records, and those of the losses that it shares with `make results`.
+STUDY := $(addprefix results/study/,camvid camvid-120 camvid-480 camvid-960 synthia-mini holdout) \
+	$(foreach loss,recall inversefrequency lovaszsoftmax,$(foreach data,camvid synthia-mini,\
+	$(wildcard results/$(data)/*_$(loss)_seed*.json)))
 TRAINED := ce focal ldam_drw sdn_ce sdn_recall
 POST_HOC := tau_norm lws
 
@@ -60,6 +64,7 @@ lint: .venv/ready
 # The published reports again, from the published records.
 report: .venv/ready
 	.venv/bin/python tools/report.py results/camvid results/synthia-mini --out results/report
+	.venv/bin/python tools/report.py $(STUDY) --out results/study/report
 	.venv/bin/python tools/report.py results/classification/digits-lt \
 		--out results/classification/report
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePath
 
 import numpy as np
 
@@ -139,7 +141,15 @@ def compare(runs: list[Run]) -> list[Comparison]:
         data = setup['dataset'] if named else f'{setup["dataset"]} ({setup["data_root"]})'
         title = f'{data}, {setup["model"]}, {setup["schedule"]}'
         comparisons.append(Comparison(title, losses))
+    titles = Counter(comparison.title for comparison in comparisons)
+    comparisons = [c if titles[c.title] == 1 else _with_its_config(c) for c in comparisons]
     return sorted(comparisons, key=lambda c: (-len(c.runs), c.title, c.setup['key']))
+
+
+def _with_its_config(comparison: Comparison) -> Comparison:
+    """Where the words of a title do not tell comparisons apart, the name of the config does."""
+    names = sorted({PurePath(run.config_file).stem for run in comparison.runs})
+    return replace(comparison, title=f'{comparison.title} ({", ".join(names)})')
 
 
 def ranks(losses: tuple[Loss, ...], value: Callable[[Loss], float]) -> dict[str, str]:

@@ -295,3 +295,16 @@ def test_an_order_within_the_spread_is_not_settled(records):
     (claim,) = (c for c in claims if c.text == 'OHEM is below cross-entropy in mean accuracy.')
     assert claim.outcome == 'confirmed'
     assert claim.evidence.endswith('These runs do not settle which of the two is higher.')
+
+
+def test_comparisons_that_read_the_same_are_told_apart_by_their_configs(records):
+    runs, _ = load_runs([records])
+    (one,) = compare(runs)
+    others = [
+        replace(run, setup={**run.setup, 'key': 'other'}, config_file='configs/ce/holdout.py')
+        for run in runs
+    ]
+    assert {c.title for c in compare([*runs, *others])} == {
+        f'{one.title} (model)',
+        f'{one.title} (holdout)',
+    }

@@ -1,6 +1,0 @@
-custom_imports = dict(imports=['mmseg_recall'], allow_failed_imports=False)
-runner_type = 'LossRunner'
-loss_decode = [
-    dict(type='InverseFrequencyLoss', exponent=0.5),
-    dict(type='LovaszSoftmaxLoss'),
-]
