@@ -94,6 +94,7 @@ def weight_share_table(comparison: Comparison) -> Table | None:
     )
     note = (
         'Per cent, mean over the training and the seeds: the weight of a class times its share of '
-        "the batch's pixels, normalised to sum 1 over the classes. Under CE the pixels alone."
+        "the batch's pixels, normalised to sum 1 over the classes. Under CE the pixels alone; of "
+        'a sum of losses, the one that has weights.'
     )
     return Table('Share of the weight by class', note, ('class', *shares), rows)

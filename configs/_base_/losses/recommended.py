@@ -1,2 +1,2 @@
-# Rare classes for at most 2 points of overall accuracy: why this one is in results/study/README.md.
-_base_ = ['inverse_frequency_sqrt.py']
+# Rare classes for little overall accuracy: "Which loss?" in README.md has what it gains and costs.
+_base_ = ['inverse_frequency_sqrt_lovasz.py']
