@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,19 @@ from mmseg_recall.report.shots import paper_name
 RESULTS = Path(__file__).parents[2] / 'results'
 RECORDS = [RESULTS / 'camvid', RESULTS / 'synthia-mini']
 CLASSIFICATION = RESULTS / 'classification'
+STUDY = RESULTS / 'study'
+STUDIED = sorted(path for path in STUDY.iterdir() if any(path.glob('*_seed*.json')))
+SHARED = [
+    path
+    for loss in ('recall', 'inversefrequency', 'lovaszsoftmax')
+    for folder in RECORDS
+    for path in folder.glob(f'*_{loss}_seed*.json')
+]
 METHODS = {'CE', 'Focal', 'LDAM-DRW', 'SDN (CE)', 'SDN (Recall)', 'tau-norm', 'LWS'}
 REPORTS = {
     RESULTS / 'report': RECORDS,
     CLASSIFICATION / 'report': [CLASSIFICATION / 'digits-lt'],
+    STUDY / 'report': [*STUDIED, *SHARED],
 }
 # Figures differ with the version of matplotlib that drew them.
 FIGURES = re.compile(r'<svg.*?</svg>', re.DOTALL)
@@ -63,6 +73,21 @@ def test_every_classifier_was_run_with_the_same_five_seeds():
         assert sorted(seeds) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize('folder', STUDIED, ids=lambda folder: folder.name)
+def test_each_run_of_the_study_is_there_once(folder):
+    records = [json.loads(path.read_text()) for path in folder.glob('*.json')]
+    assert {record['status'] for record in records} == {'complete'}
+    runs = Counter((r['setup']['key'], r['setup']['loss'], r['seed']) for r in records)
+    assert set(runs.values()) == {1}
+
+
+def test_the_study_names_the_number_of_settings_that_it_tried():
+    tried = len(list((STUDY / 'holdout').glob('*.json')))
+    assert f'{tried} settings' in (STUDY / 'README.md').read_text()
+    assert f'{tried} settings' in (RESULTS.parent / 'README.md').read_text()
+
+
 def test_no_image_of_camvid_is_published():
-    for path in (RESULTS / 'camvid').glob('*.json'):
-        assert json.loads(path.read_text())['panel'] == []
+    for folder in (RESULTS / 'camvid', *(f for f in STUDIED if f.name != 'synthia-mini')):
+        for path in folder.glob('*.json'):
+            assert json.loads(path.read_text())['panel'] == []
