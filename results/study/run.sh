@@ -9,9 +9,6 @@ camvid=results/deeplabv3plus_lite0_camvid.py
 holdout=results/deeplabv3plus_lite0_camvid_holdout.py
 candidates=results/study/losses
 finalists='inverse_frequency_sqrt inverse_frequency_e75 inverse_frequency_sqrt_lovasz'
-others="recall_prior seesaw tversky balanced_softmax $candidates/logit_adjusted_t50.py
-    $candidates/recall_weights.py"
-
 # NAME CONFIG SEEDS LOSSES [OPTION=VALUE ...]
 benchmark() {
     $python tools/benchmark.py "$2" --seeds $3 --losses $4 --jobs 2 --out "work_dirs/study/$1" \
@@ -27,16 +24,13 @@ benchmark holdout results/study/class_balanced_crops.py 0 'ce inverse_frequency_
 # Reported on its validation images.
 benchmark camvid $camvid '0 1 2 3 4' "ce $finalists"
 benchmark camvid $camvid '3 4' 'recall inverse_frequency lovasz'
-benchmark camvid $camvid '0 1' "$others"
-for iterations in 120 480 960; do
-    seeds='0 1'
-    [ $iterations = 960 ] && seeds=0
-    benchmark camvid-$iterations $camvid "$seeds" \
-        'ce recall inverse_frequency_sqrt inverse_frequency_sqrt_lovasz' \
-        train_cfg.max_iters=$iterations param_scheduler.0.end=$iterations
-done
-benchmark camvid-480 $camvid '0 1' 'inverse_frequency recall_prior' \
-    train_cfg.max_iters=480 param_scheduler.0.end=480
+benchmark camvid $camvid '0 1' 'recall_prior seesaw tversky'
+longer() {
+    benchmark "camvid-$1" $camvid "$2" "$3" train_cfg.max_iters="$1" param_scheduler.0.end="$1"
+}
+longer 480 '0 1' 'ce recall inverse_frequency inverse_frequency_sqrt inverse_frequency_sqrt_lovasz'
+longer 960 '0 1 2' 'ce recall inverse_frequency inverse_frequency_sqrt_lovasz'
+longer 960 '0' 'inverse_frequency_sqrt'
 
 # The second data set, without choosing again.
 benchmark synthia-mini configs/ce/deeplabv3_r18_synthia-mini.py '0 1 2' "ce $finalists"
