@@ -116,7 +116,9 @@ def _plot(figure: Figure, name: str, caption: str, alt: str) -> Plot:
         figure.savefig(
             buffer, format='svg', metadata={'Date': None, 'Creator': None}, bbox_inches='tight'
         )
-    return Plot(name, caption, alt, buffer.getvalue())
+    # Hundredths of a point cannot be seen, and a page has all of its plots inside.
+    svg = re.sub(r'(\d\.\d\d)\d+', r'\1', buffer.getvalue())
+    return Plot(name, caption, alt, svg)
 
 
 def _subplots(

@@ -9,6 +9,7 @@ camvid=results/deeplabv3plus_lite0_camvid.py
 holdout=results/deeplabv3plus_lite0_camvid_holdout.py
 candidates=results/study/losses
 finalists='inverse_frequency_sqrt inverse_frequency_e75 inverse_frequency_sqrt_lovasz'
+
 # NAME CONFIG SEEDS LOSSES [OPTION=VALUE ...]
 benchmark() {
     $python tools/benchmark.py "$2" --seeds $3 --losses $4 --jobs 2 --out "work_dirs/study/$1" \
