@@ -88,10 +88,12 @@ results: .venv-torchvision/ready
 		--losses $(LOSSES) --seeds 0 1 2 --jobs 2 --out work_dirs/synthia-mini
 	.venv-torchvision/bin/python tools/publish_records.py work_dirs/synthia-mini \
 		--out results/synthia-mini
-	.venv-torchvision/bin/python tools/benchmark.py --jobs 2 --seeds 0 1 2 3 4 \
-		$(TRAINED:%=configs/classification/%/resnet_digits-lt.py) --out work_dirs/digits-lt
-	.venv-torchvision/bin/python tools/benchmark.py --jobs 2 --seeds 0 1 2 3 4 \
-		$(POST_HOC:%=configs/classification/%/resnet_digits-lt.py) --out work_dirs/digits-lt \
+	.venv-torchvision/bin/python tools/benchmark.py \
+		$(TRAINED:%=configs/classification/%/resnet_digits-lt.py) \
+		--seeds 0 1 2 3 4 --jobs 2 --out work_dirs/digits-lt
+	.venv-torchvision/bin/python tools/benchmark.py \
+		$(POST_HOC:%=configs/classification/%/resnet_digits-lt.py) \
+		--seeds 0 1 2 3 4 --jobs 2 --out work_dirs/digits-lt \
 		--cfg-options 'load_from=work_dirs/digits-lt/resnet_digits-lt_ce_seed{seed}/epoch_40.pth'
 	.venv-torchvision/bin/python tools/publish_records.py work_dirs/digits-lt \
 		--out results/classification/digits-lt
