@@ -1,0 +1,150 @@
+"""The tables of the pages that people write are what the published records give."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / 'results'
+COLUMNS = {'overall accuracy': 'aAcc', 'mean accuracy': 'mAcc', 'mean IoU': 'mIoU'}
+SHOTS = {'all': 'top1', 'few (under 20 images)': 'few'}
+BASES = {
+    'recommended.py': 'InverseFrequency exponent=0.5 + LovaszSoftmax',
+    'inverse_frequency_sqrt.py': 'InverseFrequency exponent=0.5',
+    'inverse_frequency_e75.py': 'InverseFrequency exponent=0.75',
+    'recall.py': 'Recall',
+    'cross-entropy': 'CE, logits adjusted, tau = 0.5',
+}
+# The losses that the study shares with the comparison of three seeds.
+SHARED = {'Recall', 'InverseFrequency', 'LovaszSoftmax'}
+
+Rows = list[dict[str, str]]
+
+
+def table_after(page: Path, anchor: str) -> Rows:
+    """The first table after the anchor; a row is its cells by the names of the columns."""
+    text = page.read_text()
+    assert anchor in text, f'{page} has no {anchor!r}'
+    lines = text[text.index(anchor) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith('|'))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith('|'):
+            break
+        rows.append([cell.strip() for cell in line.strip('|').split('|')])
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def records_of(*folders: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for f in folders for path in sorted(f.glob('*.json'))]
+
+
+def studied(name: str) -> list[dict]:
+    """The study's own records of a comparison, and those that it shares with `make results`."""
+    shared = RESULTS / name
+    own = records_of(RESULTS / 'study' / name)
+    if shared.is_dir():
+        own += [r for r in records_of(shared) if r['setup']['loss'] in SHARED]
+    return own
+
+
+def values(records: list[dict], label: str, name: str) -> dict[int, float]:
+    """By seed, of a loss as a page names it."""
+    label, _, tau = label.partition(', logits adjusted, tau = ')
+    name = f'tau={tau}/{name}' if tau else name
+    return {
+        record['seed']: record['metrics'][name]
+        for record in records
+        if record['setup']['loss'] == label
+    }
+
+
+def spread(numbers: dict[int, float]) -> str:
+    text = f'{mean(numbers.values()):.1f}'
+    return f'{text} ± {stdev(numbers.values()):.1f}' if len(numbers) > 1 else text
+
+
+def seeds_named(text: str) -> list[int]:
+    first, to, last = text.partition(' to ')
+    return list(range(int(first), int(last) + 1)) if to else [int(s) for s in text.split(', ')]
+
+
+def short(label: str) -> str:
+    return 'CE' if label == 'CrossEntropyLoss' else re.sub(r'Loss$', '', label)
+
+
+@pytest.mark.parametrize(
+    ('page', 'anchor', 'name'),
+    [
+        ('README.md', '**CamVid**, 367 real images', 'camvid'),
+        ('README.md', '**Mini scenes**, rendered', 'synthia-mini'),
+        ('results/README.md', '### CamVid', 'camvid'),
+        ('results/README.md', '### Mini scenes', 'synthia-mini'),
+    ],
+)
+def test_the_comparison_of_three_seeds(page, anchor, name):
+    records = records_of(RESULTS / name)
+    rows = table_after(ROOT / page, anchor)
+    assert {short(row['loss']) for row in rows} == {r['setup']['loss'] for r in records}
+    for row in rows:
+        for column, metric_name in COLUMNS.items():
+            assert row[column] == spread(values(records, short(row['loss']), metric_name)), row
+
+
+@pytest.mark.parametrize(
+    ('anchor', 'name'),
+    [
+        ('## CamVid, validation images', 'camvid'),
+        ('## Mini scenes, test images', 'synthia-mini'),
+        ('## Longer training', 'camvid'),
+        ('## What was tried', 'holdout'),
+    ],
+)
+def test_the_study(anchor, name):
+    rows = table_after(RESULTS / 'study' / 'README.md', anchor)
+    for row in rows:
+        length = row.get('iterations', '240')
+        records = studied(name if length == '240' else f'{name}-{length}')
+        label, crops, _ = row['loss'].partition(', crops drawn by class')
+        records = [r for r in records if ('crops' in r['config_file']) == bool(crops)]
+        for column, metric_name in COLUMNS.items():
+            found = values(records, label, metric_name)
+            assert sorted(found) == seeds_named(row.get('seeds', '0')), row
+            assert row[column] == spread(found), row
+
+
+@pytest.mark.parametrize(
+    ('column', 'name'), [('CamVid', 'camvid'), ('rendered scenes', 'synthia-mini')]
+)
+def test_what_a_loss_gains_over_cross_entropy(column, name):
+    records = studied(name)
+    rows = table_after(ROOT / 'README.md', '## Which loss?')
+    named = [next(k for k in BASES if k in ' '.join(row.values())) for row in rows]
+    assert sorted(named) == sorted(BASES)
+    for key, row in zip(named, rows, strict=True):
+        gains = [
+            mean(values(records, BASES[key], metric_name).values())
+            - mean(values(records, 'CE', metric_name).values())
+            for metric_name in ('mAcc', 'mIoU', 'aAcc')
+        ]
+        assert row[column] == ' / '.join(f'{gain:+.1f}' for gain in gains), row
+
+
+def test_the_classifiers():
+    records = records_of(RESULTS / 'classification' / 'digits-lt')
+    rows = table_after(RESULTS / 'README.md', '## Classification')
+    for row in rows:
+        label = {'focal': 'SoftmaxFocal'}.get(row['method'], row['method'])
+        (full,) = {
+            r['setup']['loss']
+            for r in records
+            if r['setup']['loss'] == label or r['setup']['loss'].startswith(label.rstrip(')') + ' ')
+        }
+        for column, metric_name in SHOTS.items():
+            assert row[column] == spread(values(records, full, metric_name)), row
+    assert len(rows) == len({r['setup']['loss'] for r in records})
