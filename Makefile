@@ -68,7 +68,7 @@ report: .venv/ready
 	.venv/bin/python tools/report.py results/classification/digits-lt \
 		--out results/classification/report
 
-# The published records again: 83 runs, hours on two cores. Killed, it goes on where it was.
+# The published records again: 98 runs, hours on two cores. Killed, it goes on where it was.
 results: .venv-torchvision/ready
 	.venv-torchvision/bin/python tools/dataset_converters/camvid.py $(RAW_CAMVID) --out data/camvid
 	.venv-torchvision/bin/python tools/class_statistics.py results/deeplabv3plus_lite0_camvid.py
@@ -97,6 +97,15 @@ results: .venv-torchvision/ready
 		--cfg-options 'load_from=work_dirs/digits-lt/resnet_digits-lt_ce_seed{seed}/epoch_40.pth'
 	.venv-torchvision/bin/python tools/publish_records.py work_dirs/digits-lt \
 		--out results/classification/digits-lt
+	for options in 'momentum=0.0 smoothing=0.0' 'momentum=0.9 smoothing=0.0' \
+			'momentum=0.0 smoothing=1.0'; do \
+		.venv-torchvision/bin/python tools/benchmark.py \
+			configs/classification/sdn_recall/resnet_digits-lt.py --seeds 0 1 2 3 4 --jobs 2 \
+			--out work_dirs/sdn-recall-options \
+			--cfg-options $$(printf 'head.loss.%s ' $$options) || exit 1; \
+	done
+	.venv-torchvision/bin/python tools/publish_records.py work_dirs/sdn-recall-options \
+		--out results/classification/sdn-recall-options
 
 # For classification and for the pretrained model of `make results`. The index's torchvision is a
 # CUDA build, which a CPU build of torch can import only if two of its operators are declared first.

@@ -148,3 +148,17 @@ def test_the_classifiers():
         for column, metric_name in SHOTS.items():
             assert row[column] == spread(values(records, full, metric_name)), row
     assert len(rows) == len({r['setup']['loss'] for r in records})
+
+
+def test_the_options_of_sdn_recall():
+    classification = RESULTS / 'classification'
+    records = records_of(classification / 'digits-lt', classification / 'sdn-recall-options')
+    rows = table_after(ROOT / 'docs' / 'classification.md', '| SDN (Recall) |')
+    assert len(rows) == 4
+    for row in rows:
+        momentum, smoothing = re.findall(r'=([\d.]+)', row['SDN (Recall)'])
+        label = f'SDN (Recall momentum={float(momentum)} smoothing={float(smoothing)})'
+        for column, metric_name in SHOTS.items():
+            found = values(records, label, metric_name)
+            assert sorted(found) == [0, 1, 2, 3, 4]
+            assert row[column] == spread(found), row
