@@ -7,6 +7,7 @@ unsuitable one is noticed, and the one place for a workaround of a defect in eit
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 import runpy
@@ -213,11 +214,7 @@ def _remove_last(save: Callable[..., None]) -> Callable[..., None]:
 def _refuse_pickles() -> None:
     # Where a checkpoint holds more than weights, the fork of mmengine unpickles it without a
     # question, which runs whatever code is in it. Who trusts such a file sets torch's variable.
-    import torch
-    from packaging.version import Version
-
-    trusted = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
-    if Version(torch.__version__) >= Version('2.6') and not trusted:
+    if not os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
@@ -242,16 +239,14 @@ def apply_workarounds() -> None:
 
 
 def _allow_mmengine_checkpoints() -> None:
-    # torch >= 2.6 loads with weights_only=True by default. It then refuses what mmengine stores
-    # beside the weights, its message hub, and mmengine 0.10.7 cannot resume from or test its own
-    # checkpoints. Only what the hub is made of is allowed.
+    # torch >= 2.6 loads with weights_only=True by default, and run_stock_script() makes older ones.
+    # It then refuses what mmengine stores beside the weights, its message hub, and mmengine 0.10.7
+    # cannot resume from or test its own checkpoints. Only what the hub is made of is allowed.
     import numpy as np
     import torch
     from mmengine.logging.history_buffer import HistoryBuffer
     from packaging.version import Version
 
-    if Version(torch.__version__) < Version('2.6'):
-        return
     array_from_bytes = np.empty(0).__reduce__()[0]
     scalar_from_bytes = np.float64().__reduce__()[0]
 
@@ -261,19 +256,20 @@ def _allow_mmengine_checkpoints() -> None:
             raise TypeError(f'A checkpoint may not read attribute {name!r} of {owner!r}')
         return getattr(owner, name)
 
+    history_buffer_method.__module__ = 'builtins'
+    history_buffer_method.__name__ = history_buffer_method.__qualname__ = 'getattr'
     allowed = [
         HistoryBuffer,
+        history_buffer_method,
         array_from_bytes,
         scalar_from_bytes,
+        codecs.encode,
         np.ndarray,
         np.dtype,
         *(type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)),
     ]
-    # Each with its name: whenever the fork of mmengine loads a checkpoint, it ends by taking its
-    # own list, most of these among it, off torch's; an entry with a name is not on it.
-    torch.serialization.add_safe_globals(
-        [
-            *((item, f'{item.__module__}.{item.__qualname__}') for item in allowed),
-            (history_buffer_method, 'builtins.getattr'),
-        ]
-    )
+    if Version(torch.__version__) >= Version('2.6'):
+        # Each with its name: whenever the fork of mmengine loads a checkpoint, it ends by taking
+        # its own list, most of these among it, off torch's; an entry with a name is not on it.
+        allowed = [(item, f'{item.__module__}.{item.__qualname__}') for item in allowed]
+    torch.serialization.add_safe_globals(allowed)

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from packaging.version import Version
 
 import mmseg_recall
 from mmseg_recall.evaluation import load_areas
@@ -94,9 +93,6 @@ def hostile_checkpoint(tmp_path: Path, evidence: Path) -> Path:
     return path
 
 
-@pytest.mark.skipif(
-    Version(torch.__version__) < Version('2.6'), reason='this torch cannot say what is safe'
-)
 @pytest.mark.slow
 @pytest.mark.parametrize('script', ['train.py', 'test.py'])
 def test_a_checkpoint(tmp_path: Path, evidence: Path, hostile_checkpoint: Path, script) -> None:
