@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmseg.registry import MODELS
+from packaging.version import Version
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import ExplainOutput
 
@@ -151,8 +152,8 @@ def test_a_whole_model_is_one_graph_from_images_to_losses() -> None:
 
 
 @pytest.mark.slow
-def test_a_training_step_is_broken_by_mmengines_backward_only() -> None:
-    """What ``compile=True`` in a config compiles."""
+def test_a_training_step_is_broken_by_the_stack_only() -> None:
+    """What ``compile=True`` in a config compiles: on torch 2.4 in more pieces."""
     model = small_model()
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     inputs = list(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8))
@@ -161,7 +162,10 @@ def test_a_training_step_is_broken_by_mmengines_backward_only() -> None:
         dict(inputs=inputs, data_samples=samples), optim_wrapper=optimizer
     )
     places = {(frame.name, Path(frame.filename).name) for frame in last_frames(found)}
-    assert places == {('backward', 'optimizer_wrapper.py')}
+    expected = {('backward', 'optimizer_wrapper.py')}
+    if Version(torch.__version__) < Version('2.5'):
+        expected |= {('stack_batch', 'misc.py'), ('__setattr__', 'pixel_data.py')}
+    assert places == expected
 
 
 @pytest.mark.slow
