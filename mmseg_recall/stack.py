@@ -38,9 +38,9 @@ MMPRETRAIN: dict[str, dict[str, tuple[str, str]]] = {
 """What classification needs on each stack, in the same form."""
 
 INSTALL_HELP = """\
-Install one of the two stacks:
-    pip install 'mmseg_recall[onedl]'       # maintained, pure Python
-    pip install 'mmseg_recall[openmmlab]'   # the 2023 releases; mmcv compiles its ops"""
+Install one of the two stacks, in a checkout of mmseg_recall:
+    pip install '.[onedl]'       # maintained, pure Python
+    pip install '.[openmmlab]'   # the 2023 releases; mmcv compiles its ops"""
 
 
 def check_stack() -> str:

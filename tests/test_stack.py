@@ -45,8 +45,8 @@ def test_unsuitable_stack_prints_both_install_lines(monkeypatch, installed, mess
     pretend(monkeypatch, installed)
     with pytest.raises(ImportError, match=message) as error:
         stack.check_stack()
-    assert "pip install 'mmseg_recall[onedl]'" in str(error.value)
-    assert "pip install 'mmseg_recall[openmmlab]'" in str(error.value)
+    assert "pip install '.[onedl]'" in str(error.value)
+    assert "pip install '.[openmmlab]'" in str(error.value)
 
 
 @pytest.mark.parametrize('layout', ['mmseg/.mim/tools', 'tools'], ids=['wheel', 'checkout'])

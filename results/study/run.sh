@@ -8,7 +8,7 @@ python=.venv-torchvision/bin/python
 camvid=results/deeplabv3plus_lite0_camvid.py
 holdout=results/deeplabv3plus_lite0_camvid_holdout.py
 candidates=results/study/losses
-finalists='inverse_frequency_sqrt inverse_frequency_e75 inverse_frequency_sqrt_lovasz'
+finalists='inverse_frequency_sqrt inverse_frequency_e75 inverse_frequency_sqrt_lovasz recall_lovasz'
 
 # NAME CONFIG SEEDS LOSSES [OPTION=VALUE ...]
 benchmark() {
@@ -25,13 +25,19 @@ benchmark holdout results/study/class_balanced_crops.py 0 'ce inverse_frequency_
 # Reported on its validation images.
 benchmark camvid $camvid '0 1 2 3 4' "ce $finalists"
 benchmark camvid $camvid '3 4' 'recall inverse_frequency lovasz'
-benchmark camvid $camvid '0 1' 'recall_prior seesaw tversky'
+benchmark camvid $camvid '0 1' "recall_prior seesaw tversky balanced_softmax
+    $candidates/logit_adjusted_t50.py $candidates/recall_weights.py"
 longer() {
     benchmark "camvid-$1" $camvid "$2" "$3" train_cfg.max_iters="$1" param_scheduler.0.end="$1"
 }
-longer 480 '0 1' 'ce recall inverse_frequency inverse_frequency_sqrt inverse_frequency_sqrt_lovasz'
-longer 960 '0 1' 'ce recall inverse_frequency inverse_frequency_sqrt_lovasz'
-longer 960 '0' 'inverse_frequency_sqrt'
+lengths='ce recall inverse_frequency inverse_frequency_sqrt inverse_frequency_sqrt_lovasz recall_lovasz'
+longer 480 '0 1' "$lengths"
+longer 960 '0 1' "$lengths"
+
+# With crops drawn by class.
+crops=results/study/class_balanced_crops_camvid.py
+$python tools/class_statistics.py $crops
+benchmark camvid-crops $crops '0 1 2 3 4' inverse_frequency_sqrt
 
 # The second data set, without choosing again.
 benchmark synthia-mini configs/ce/deeplabv3_r18_synthia-mini.py '0 1 2' "ce $finalists"

@@ -17,6 +17,7 @@ BASES = {
     'recommended.py': 'InverseFrequency exponent=0.5 + LovaszSoftmax',
     'inverse_frequency_sqrt.py': 'InverseFrequency exponent=0.5',
     'inverse_frequency_e75.py': 'InverseFrequency exponent=0.75',
+    'recall_lovasz.py': 'Recall + LovaszSoftmax',
     'recall.py': 'Recall',
     'cross-entropy': 'CE, logits adjusted, tau = 0.5',
 }
