@@ -127,13 +127,12 @@ def map_on_threads(
                 results[i] = work(item)
 
     num_threads = min(torch.get_num_threads(), len(items)) if device.type == 'cpu' else 1
-    with _full_precision():
-        if num_threads == 1:
-            take()
-        else:
-            pool = _pool(torch.get_num_threads())
-            for done in [pool.submit(take) for _ in range(num_threads)]:
-                done.result()
+    if num_threads == 1:
+        take()
+    else:
+        pool = _pool(torch.get_num_threads())
+        for done in [pool.submit(take) for _ in range(num_threads)]:
+            done.result()
     return results
 
 
@@ -160,11 +159,23 @@ if hasattr(os, 'register_at_fork'):
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Matrix products in full float32: they count, and they interpolate."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('highest')
+def full_precision() -> Iterator[None]:
+    """Matrix products in full float32, however the user has set them."""
+    backends = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, 'matmul', None)
+    if not all(hasattr(backend, 'fp32_precision') for backend in backends):  # torch < 2.9
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision('highest')
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+        return
+    # The older functions refuse to read what was set by these attributes.
+    precisions = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = 'ieee'
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.fp32_precision = precision

@@ -14,7 +14,7 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 def check_shapes(logits: Tensor, target: Tensor) -> None:
-    """Raise ValueError unless logits are (N, C, ...) and target (N, ...) of an integer type."""
+    """Raise ValueError unless logits are (N, C, ...), target integer (N, ...), on one device."""
     if target.is_floating_point() and target.shape == logits.shape:
         raise ValueError(
             f'target {tuple(target.shape)} holds a score for each class (soft labels, as Mixup, '
@@ -28,6 +28,27 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
         )
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(f'target must hold integer class ids, got {target.dtype}')
+    _check_device('target', target, logits)
+
+
+def check_pixel_weight(weight: Tensor | None, logits: Tensor, target: Tensor) -> Tensor | None:
+    """The weight per pixel in the computing type; ValueError unless it has the target's shape."""
+    if weight is None:
+        return None
+    if weight.shape != target.shape:
+        raise ValueError(
+            f'the weight per pixel must have the shape of target, {tuple(target.shape)}, '
+            f'got {tuple(weight.shape)}'
+        )
+    _check_device('the weight per pixel', weight, logits)
+    return weight.to(compute_dtype(logits))
+
+
+def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
+    if tensor.device != logits.device:
+        raise ValueError(
+            f'{name} is on {tensor.device} and logits are on {logits.device}: move one to the other'
+        )
 
 
 class _Pending(NamedTuple):
@@ -94,7 +115,8 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
         high = torch.where(unknown, ids, -(2**40)).amax() if ids.numel() else ids.new_tensor(-1)
         id_range = torch.stack((low, high)).to('cpu', non_blocking=True)
         done = torch.cuda.Event()
-        done.record()
+        # The copy is on the stream of the target's device, which need not be the current one.
+        done.record(torch.cuda.current_stream(target.device))
         _pending.append(_Pending(done, id_range, num_classes))
     elif unknown.any():
         found = target[unknown].unique()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import kernels
-from .checks import check_shapes, compute_dtype, valid_pixels
+from .checks import check_pixel_weight, check_shapes, compute_dtype, valid_pixels
 from .counts import ClassCounts, count_classes
 from .fused import (
     differentiate_rows,
@@ -65,8 +65,8 @@ class _PixelNll(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
     ) -> tuple[Tensor, Tensor]:
-        nll = torch.empty(target.shape)
-        valid = torch.empty(target.shape, dtype=torch.bool)
+        nll = target.new_empty(target.shape, dtype=torch.float32)
+        valid = target.new_empty(target.shape, dtype=torch.bool)
         score_rows(logits, target, ignore_index, nll=nll, valid=valid)
         ctx.save_for_backward(logits, target, valid)
         ctx.ignore_index = ignore_index
@@ -121,8 +121,8 @@ def class_nll_sums(
         respect to logits; counts, a ClassCounts.
 
     Raises:
-        ValueError: Shapes that do not fit, a target that is not integer, labels outside [0, C)
-            that are not ignore_index (see ``valid_pixels`` for CUDA), an unknown impl.
+        ValueError: Shapes or devices that do not fit, a target that is not integer, labels outside
+            [0, C) that are not ignore_index (see ``valid_pixels`` for CUDA), an unknown impl.
 
     Example:
         >>> import torch
@@ -138,6 +138,7 @@ def class_nll_sums(
     if impl not in IMPLS:
         raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
     check_shapes(logits, target)
+    pixel_weight = check_pixel_weight(pixel_weight, logits, target)
     # 'auto' was measured on CPU only.
     fused = impl == 'fused' or (impl == 'auto' and logits.device.type == 'cpu')
     if fused and not torch.compiler.is_compiling():

@@ -27,6 +27,7 @@ from .blocks import (
     as_rows,
     block_size,
     from_rows,
+    full_precision,
     in_huge_pages,
     map_on_threads,
     map_row_blocks,
@@ -218,7 +219,7 @@ def _score(
     num_classes = len(x)
     sums = torch.zeros(num_classes + 1, dtype=torch.float64, device=x.device)
     if kernels.usable(x):
-        counts = torch.zeros(3, num_classes, dtype=torch.int64)
+        counts = torch.zeros(3, num_classes, dtype=torch.int64, device=x.device)
         unknown = kernels.run(
             'nll_forward', x, target, ignore_index, weight, sums, counts, nll_out, valid_out
         )
@@ -296,7 +297,7 @@ def _axis(
     device: torch.device,
 ) -> list[_Axis]:
     # Resizing the unit vectors gives F.interpolate's own weights.
-    unit = torch.eye(size_in, dtype=dtype).unsqueeze(0)
+    unit = torch.eye(size_in, dtype=dtype, device='cpu').unsqueeze(0)
     weight = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
     axis = []
     for start in range(0, size_out, stretch):
@@ -363,4 +364,5 @@ def _map_tiles(
 
         return on_tile
 
-    return map_on_threads(start, tiles, device)
+    with full_precision():
+        return map_on_threads(start, tiles, device)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from .checks import compute_dtype
 
@@ -39,19 +40,25 @@ def _load() -> ctypes.CDLL | None:
     path = next((p for p in built if p.is_file()), None)
     if path is None:
         return None
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+        checksum = library.source_checksum()
+    except (OSError, AttributeError) as error:  # built for another system, or damaged
+        return _leave_alone(f'{path} cannot be loaded ({error})')
     # In a checkout the source may be newer, and its functions may take other arguments.
-    if library.source_checksum() != ctypes.c_int32(zlib.crc32(source.read_bytes())).value:
-        warnings.warn(
-            f'{path} is not of the present kernels.c and is left alone, which makes the losses '
-            'slower: install mmseg_recall again',
-            stacklevel=2,
-        )
-        return None
+    if checksum != ctypes.c_int32(zlib.crc32(source.read_bytes())).value:
+        return _leave_alone(f'{path} is not of the present kernels.c')
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = _BLOCK + arguments, ctypes.c_int64
     return library
+
+
+def _leave_alone(reason: str) -> None:
+    warnings.warn(
+        f'{reason} and is left alone, which makes the losses slower: install mmseg_recall again',
+        stacklevel=3,
+    )
 
 
 LIBRARY = _load()
@@ -61,6 +68,7 @@ def usable(logits: Tensor) -> bool:
     """Whether the kernels compute the loss of these logits: on CPU, in float32, not compiling."""
     return (
         LIBRARY is not None
+        and type(logits) in (Tensor, Parameter)  # a subclass may have no memory to read
         and logits.device.type == 'cpu'
         and compute_dtype(logits) == torch.float32
         and not torch.compiler.is_compiling()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import kernels
 from .blocks import Pixels, as_rows, from_rows, in_huge_pages, map_row_blocks, pixel_rows
-from .checks import check_shapes, compute_dtype, valid_pixels
+from .checks import check_pixel_weight, check_shapes, compute_dtype, valid_pixels
 from .class_nll import pixel_nll
 
 
@@ -58,6 +58,7 @@ def seesaw_nll_sum(
     Source: Wang et al. 2021, "Seesaw Loss for Long-Tailed Instance Segmentation", per pixel.
     """
     check_shapes(logits, target)
+    pixel_weight = check_pixel_weight(pixel_weight, logits, target)
     target = target.long().contiguous()
     mitigation = _log_mitigation(pixels, p).to(compute_dtype(logits))
     function = _SeesawNllSum.apply if kernels.usable(logits) else _seesaw_nll_sum
@@ -108,13 +109,13 @@ class _SeesawNllSum(torch.autograd.Function):
         pixel_weight: Tensor | None,
     ) -> Tensor:
         if pixel_weight is not None:
-            pixel_weight = pixel_weight.to(mitigation.dtype).contiguous()
+            pixel_weight = pixel_weight.contiguous()
         ctx.save_for_backward(logits, target, mitigation, pixel_weight)
         ctx.options = q, ignore_index
         labels, weight = pixel_rows(target), pixel_rows(pixel_weight)
 
         def score(at: Pixels, x: Tensor, _: Tensor) -> tuple[Tensor, int]:
-            total = torch.zeros((), dtype=torch.float64)
+            total = torch.zeros((), dtype=torch.float64, device=x.device)
             factors = None if weight is None else weight[at], mitigation, q
             arguments = x, labels[at], ignore_index, *factors, total
             return total, kernels.run('seesaw_forward', *arguments)
@@ -122,7 +123,8 @@ class _SeesawNllSum(torch.autograd.Function):
         scores = map_row_blocks(score, as_rows(logits))
         if any(unknown for _, unknown in scores):
             valid_pixels(target, logits.shape[1], ignore_index)  # says which
-        return sum((total for total, _ in scores), torch.zeros((), dtype=torch.float64)).float()
+        start = torch.zeros((), dtype=torch.float64, device=logits.device)
+        return sum((total for total, _ in scores), start).float()
 
     @staticmethod
     def backward(ctx: Any, grad_sum: Tensor) -> tuple[Tensor | None, ...]:

@@ -92,15 +92,15 @@ class _SoftSums(torch.autograd.Function):
         labels, num_classes = pixel_rows(target), logits.shape[1]
 
         def score(at: Pixels, x: Tensor, _: Tensor) -> tuple[int, Tensor, Tensor, int]:
-            sums = torch.zeros(2, num_classes, dtype=torch.float64)
-            pixels = torch.zeros(num_classes, dtype=torch.int64)
+            sums = torch.zeros(2, num_classes, dtype=torch.float64, device=x.device)
+            pixels = torch.zeros(num_classes, dtype=torch.int64, device=x.device)
             outputs = sums[0], sums[1], pixels
             unknown = kernels.run('soft_iou_forward', x, labels[at], ignore_index, *outputs)
             return at[0] if per_image else 0, sums, pixels, unknown
 
         num_images = len(logits) if per_image else 1
-        total = torch.zeros(2, num_images, num_classes, dtype=torch.float64)
-        pixels = torch.zeros(num_images, num_classes, dtype=torch.int64)
+        total = logits.new_zeros(2, num_images, num_classes, dtype=torch.float64)
+        pixels = logits.new_zeros(num_images, num_classes, dtype=torch.int64)
         for image, block_sums, block_pixels, unknown in map_row_blocks(score, as_rows(logits)):
             if unknown:
                 valid_pixels(target, num_classes, ignore_index)  # says which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from ..functional import ClassCounts, class_nll_sums, weighted_mean
+from ..functional.checks import check_pixel_weight
 from ..functional.class_nll import IMPLS, check_normalization
 
 
@@ -33,12 +35,17 @@ class SegmentationLoss(nn.Module):
 
     Attributes:
         default_name: The loss_name when none is given; a class attribute of each loss.
+        running_names: Names of what the loss keeps as it trains: tensors in the state dict, None
+            before the first batch. A class attribute. They are no buffers: an EMA of the model
+            copies buffers, which these cannot be before they have a size, and ``model.half()``
+            would take their digits.
 
     Raises:
         ValueError: For use_sigmoid=True, or a negative loss_weight.
     """
 
     default_name: str
+    running_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -98,6 +105,7 @@ class SegmentationLoss(nn.Module):
                 f'{logits.shape[1]} classes of the logits and would be left out: give '
                 'ignore_index=None, or an id that is no class'
             )
+        weight = check_pixel_weight(weight, logits, target)
         return self.loss_weight * self.compute(logits, target, weight, ignore)
 
     def compute(
@@ -105,6 +113,46 @@ class SegmentationLoss(nn.Module):
     ) -> Tensor:
         """The loss before ``loss_weight``; what a loss of its own kind writes."""
         raise NotImplementedError
+
+    def running(self, name: str, like: Tensor) -> Tensor | None:
+        """A tensor of ``running_names``, where ``like`` is; None where it has to start afresh."""
+        value = getattr(self, name)
+        if value is None:
+            return None
+        if value.shape != like.shape:
+            warnings.warn(
+                f'{name} of {type(self).__name__} was loaded for {len(value)} classes and the '
+                f'logits have {len(like)}: it starts afresh',
+                stacklevel=2,
+            )
+            return None
+        return value.to(like.device)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self.running_names:
+            if getattr(self, name) is not None:
+                destination[prefix + name] = getattr(self, name)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        rest = local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        for name in self.running_names:
+            saved = state_dict.get(prefix + name)
+            if saved is not None:
+                # Checkpoints had an empty one before the first batch.
+                setattr(self, name, saved.clone() if saved.numel() else None)
+            if prefix + name in unexpected_keys:
+                unexpected_keys.remove(prefix + name)
 
 
 class ClassWeightedLoss(SegmentationLoss):
@@ -130,6 +178,17 @@ class ClassWeightedLoss(SegmentationLoss):
         last_counts: ClassCounts of the last batch, over all ranks, for hooks that log.
         last_weight: Its class weights (C,), float64; NaN for a class without a pixel in it.
     """
+
+    # Whether the value follows from class_nll_sums alone, which the fused tail asks. Decided when
+    # the class is made: in a compiled graph torch 2.4 does not recognise a method.
+    has_class_sums = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.has_class_sums = (cls.compute, cls.forward) == (
+            ClassWeightedLoss.compute,
+            ClassWeightedLoss.forward,
+        )
 
     def __init__(
         self,

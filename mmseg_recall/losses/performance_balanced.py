@@ -55,6 +55,7 @@ class RecallLoss(ClassWeightedLoss):
     """
 
     default_name = 'loss_recall'
+    running_names = ('running_recall', 'batches')
 
     def __init__(
         self,
@@ -81,11 +82,8 @@ class RecallLoss(ClassWeightedLoss):
         self.min_weight = min_weight
         self.power = power
         self.begin = begin
-        if begin:
-            self.register_buffer('batches', torch.zeros((), dtype=torch.int64))
-        if momentum:
-            # Sized at the first batch, which is where the number of classes is known.
-            self.register_buffer('running_recall', torch.empty(0, dtype=torch.float64))
+        self.running_recall: Tensor | None = None
+        self.batches: Tensor | None = None
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
         weight = recall_weight(counts, self.smoothing)
@@ -93,32 +91,26 @@ class RecallLoss(ClassWeightedLoss):
             weight = 1.0 - self._mix(1.0 - weight)
         weight = (weight**self.power).clamp_min(self.min_weight)
         if self.begin:
-            weight = torch.where(self.batches < self.begin, 1.0, weight)
+            none = counts.pixels.new_zeros(())
+            batches = self.running('batches', none)
+            batches = none if batches is None else batches
+            weight = torch.where(batches < self.begin, 1.0, weight)
             if self.training:
-                self.batches = self.batches + 1
+                self.batches = batches + 1
         return weight
 
     def _mix(self, batch_recall: Tensor) -> Tensor:
-        if self.running_recall.numel() == 0:
-            self.running_recall = torch.full_like(batch_recall, float('nan'))
-        if self.running_recall.shape != batch_recall.shape:
-            raise ValueError(
-                f'the running recall of this RecallLoss has {len(self.running_recall)} classes, '
-                f'the logits have {len(batch_recall)}'
-            )
-        mixed = torch.lerp(batch_recall, self.running_recall, self.momentum)
+        running = self.running('running_recall', batch_recall)
         # A class seen for the first time starts from its batch; an absent one keeps what it had.
-        mixed = torch.where(self.running_recall.isnan(), batch_recall, mixed)
-        mixed = torch.where(batch_recall.isnan(), self.running_recall, mixed)
+        if running is None:
+            mixed = batch_recall
+        else:
+            mixed = torch.lerp(batch_recall, running, self.momentum)
+            mixed = torch.where(running.isnan(), batch_recall, mixed)
+            mixed = torch.where(batch_recall.isnan(), running, mixed)
         if self.training:
             self.running_recall = mixed
         return mixed
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f'{prefix}running_recall')
-        if self.momentum and saved is not None:
-            self.running_recall = torch.empty_like(saved, device=self.running_recall.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 METRICS = {

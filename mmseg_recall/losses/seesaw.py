@@ -32,10 +32,10 @@ class SeesawLoss(SegmentationLoss):
         kwargs: Of :class:`SegmentationLoss`.
 
     Attributes:
-        pixels: N_c, (C,) int64; empty before the first batch.
+        pixels: N_c, (C,) int64; None before the first batch.
 
     Raises:
-        ValueError: p or q negative or not finite; a checkpoint of another number of classes.
+        ValueError: p or q negative or not finite.
 
     Example:
         >>> import torch
@@ -46,6 +46,7 @@ class SeesawLoss(SegmentationLoss):
     """
 
     default_name = 'loss_seesaw'
+    running_names = ('pixels',)
 
     def __init__(
         self, p: float = 0.8, q: float = 2.0, sync_stats: bool = True, **kwargs: Any
@@ -56,8 +57,7 @@ class SeesawLoss(SegmentationLoss):
                 raise ValueError(f'{name} must be >= 0 and finite, got {value}')
         self.p, self.q = p, q
         self.sync_stats = sync_stats
-        # Sized at the first batch, which is where the number of classes is known.
-        self.register_buffer('pixels', torch.empty(0, dtype=torch.int64))
+        self.pixels: Tensor | None = None
 
     def compute(
         self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
@@ -82,19 +82,9 @@ class SeesawLoss(SegmentationLoss):
         return world_size * total / counts.sum().clamp_min(1)
 
     def _add(self, counts: Tensor) -> Tensor:
-        if self.pixels.numel() == 0:
-            self.pixels = torch.zeros_like(counts)
-        if self.pixels.shape != counts.shape:
-            raise ValueError(
-                f'this SeesawLoss has counted {len(self.pixels)} classes, the logits have '
-                f'{len(counts)}'
-            )
+        pixels = self.running('pixels', counts)
+        if pixels is None:
+            pixels = torch.zeros_like(counts)
         if self.training:
-            self.pixels = self.pixels + counts
-        return self.pixels
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f'{prefix}pixels')
-        if saved is not None:
-            self.pixels = torch.empty_like(saved, device=self.pixels.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            self.pixels = pixels = pixels + counts
+        return pixels

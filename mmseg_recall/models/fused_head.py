@@ -59,8 +59,10 @@ class FusedTail:
 
 def _is_class_weighted(loss: nn.Module) -> bool:
     """Whether the value of the loss follows from sums and counts per class."""
+    if loss._forward_hooks or loss._forward_pre_hooks:
+        return False
     if isinstance(loss, ClassWeightedLoss):
-        return type(loss).compute is ClassWeightedLoss.compute and loss.impl != 'plain'
+        return type(loss).has_class_sums and loss.impl != 'plain'
     return (
         type(loss) is CrossEntropyLoss
         and not (loss.use_sigmoid or loss.use_mask)

@@ -7,6 +7,7 @@ import math
 import shutil
 import sysconfig
 from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_a_build_of_another_source_is_left_alone(tmp_path) -> None:
         with pytest.warns(UserWarning, match='install mmseg_recall again'):
             spec.loader.exec_module(elsewhere)
         assert elsewhere.LIBRARY is None
+
+
+def test_a_damaged_build_is_left_alone(tmp_path) -> None:
+    for path in Path(kernels.__file__).parent.glob('kernels.*'):
+        shutil.copy(path, tmp_path)
+    (tmp_path / f'_kernels{EXTENSION_SUFFIXES[0]}').write_bytes(b'no library')
+    name = f'{kernels.__package__}.elsewhere'
+    spec = importlib.util.spec_from_file_location(name, tmp_path / 'kernels.py')
+    elsewhere = importlib.util.module_from_spec(spec)
+    with pytest.warns(UserWarning, match='cannot be loaded'):
+        spec.loader.exec_module(elsewhere)
+    assert elsewhere.LIBRARY is None
 
 
 def sums(logits: Tensor, target: Tensor, **options) -> list[Tensor]:

@@ -136,8 +136,11 @@ def test_running_recall_is_kept_in_the_checkpoint() -> None:
     assert torch.equal(resumed(*batch), loss(*batch))
     torch.testing.assert_close(resumed.running_recall, loss.running_recall, equal_nan=True)
     assert not RecallLoss().state_dict()
-    with pytest.raises(ValueError, match='3 classes, the logits have 4'):
+    with pytest.warns(UserWarning, match='3 classes and the logits have 4: it starts afresh'):
         loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
+    assert loss.running_recall[0] == 1 and loss.running_recall[1:].isnan().all()
+    resumed.load_state_dict({'running_recall': torch.empty(0)})  # of a loss before its first batch
+    assert resumed.running_recall is None
 
 
 def test_smoothing_and_min_weight() -> None:

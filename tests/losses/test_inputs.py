@@ -1,0 +1,168 @@
+"""Whatever a head, a config or torch's settings do around a loss: the same value, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+from mmengine.model import ExponentialMovingAverage
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from mmseg_recall.functional import class_nll_sums, resized_class_nll_sums, seesaw_nll_sum
+from mmseg_recall.losses import available_losses
+from mmseg_recall.losses.performance_balanced import RecallLoss
+from mmseg_recall.losses.region_based import RegionLoss
+from mmseg_recall.losses.seesaw import SeesawLoss
+
+from .test_properties import build, every_loss
+
+LOSSES = available_losses()
+WEIGHTING = [name for name, cls in LOSSES.items() if not issubclass(cls, RegionLoss)]
+
+
+def batch(size: tuple[int, ...] = (9, 8)) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, *size, generator=generator)
+    return logits, torch.randint(3, (2, *size), generator=generator)
+
+
+@pytest.mark.parametrize('name', WEIGHTING)
+@pytest.mark.parametrize('dtype', [torch.bool, torch.int32, torch.int64, torch.float64])
+def test_a_weight_of_any_type_counts_as_its_values(name: str, dtype: torch.dtype) -> None:
+    logits, target = batch()
+    mask = (target != 0).to(dtype)
+    got, want = (build(name, 3)(logits, target, weight=m) for m in (mask, mask.float()))
+    assert torch.equal(got, want) and want > 0
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 2), (2, 1, 9, 8), (9, 8), ()])
+@pytest.mark.parametrize('name', WEIGHTING)
+def test_a_weight_of_another_shape_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r'must have the shape of target, \(2, 9, 8\)'):
+        build(name, 3)(*batch(), weight=torch.ones(shape))
+
+
+def test_functions_refuse_a_weight_of_another_shape() -> None:
+    logits, target = batch()
+    for function in (class_nll_sums, seesaw_nll_sum):
+        options = {} if function is class_nll_sums else dict(pixels=torch.ones(3).long(), p=1, q=1)
+        with pytest.raises(ValueError, match='shape of target'):
+            function(logits, target, pixel_weight=torch.ones(2, 1, 9, 8), **options)
+
+
+@every_loss
+def test_a_target_elsewhere_is_refused(name: str) -> None:
+    logits, target = batch()
+    with pytest.raises(ValueError, match='target is on meta and logits are on cpu'):
+        build(name, 3)(logits, target.to('meta'))
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@every_loss
+@pytest.mark.parametrize(
+    'setting',
+    [
+        partial(default_dtype, torch.float64),
+        partial(default_dtype, torch.bfloat16),
+        partial(torch.device, 'meta'),
+    ],
+    ids=['float64', 'bfloat16', 'meta'],
+)
+def test_default_type_and_device_do_not_matter(name: str, setting: Callable) -> None:
+    logits, target = batch()
+    results = []
+    for around in (partial(default_dtype, torch.float32), setting):
+        loss, leaf = build(name, 3), logits.clone().requires_grad_()
+        with around():
+            value = loss(leaf, target)
+            value.backward()
+        results.append((value.detach(), leaf.grad))
+    for want, got in zip(*results, strict=True):
+        assert torch.equal(got, want)
+
+
+def test_a_tensor_without_memory_is_not_read() -> None:
+    """Tracing tools run models on such tensors."""
+    with FakeTensorMode() as mode:
+        logits, target = (mode.from_tensor(t) for t in batch())
+        with pytest.raises(DataDependentOutputException):  # are all labels classes?
+            class_nll_sums(logits, target)
+
+
+PRECISIONS = [
+    (torch.backends, 'tf32'),
+    (torch.backends.cuda.matmul, 'tf32'),
+    (torch.backends.cudnn, 'tf32'),
+    (getattr(torch.backends.mkldnn, 'matmul', None), 'bf16'),
+]
+
+
+@pytest.mark.parametrize(
+    ('backend', 'precision'),
+    [(backend, value) for backend, value in PRECISIONS if hasattr(backend, 'fp32_precision')],
+)
+def test_matmul_precision_is_left_as_the_user_set_it(backend, precision: str) -> None:
+    logits, target = batch()
+    target = target.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    want = resized_class_nll_sums(logits, target)[0]
+    before = backend.fp32_precision
+    backend.fp32_precision = precision
+    try:
+        got = resized_class_nll_sums(logits, target)[0]
+        RecallLoss()(*batch())
+        assert backend.fp32_precision == precision
+    finally:
+        backend.fp32_precision = before
+    assert torch.equal(got, want)
+
+
+class Model(nn.Module):
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.loss = loss
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+@pytest.mark.parametrize('make', [lambda: RecallLoss(momentum=0.9, begin=2), SeesawLoss])
+def test_an_average_of_the_model(make, update_buffers: bool) -> None:
+    """EMAHook copies the model before its first batch."""
+    model = Model(make())
+    averaged = ExponentialMovingAverage(model, update_buffers=update_buffers)
+    for _ in range(2):
+        logits, target = batch()
+        model.loss(model.conv(logits), target)
+        averaged.update_parameters(model)
+    state = model.state_dict()
+    assert {name for name in state if name.startswith('loss.')} == {
+        f'loss.{name}' for name in model.loss.running_names
+    }
+    fresh = Model(make())
+    fresh.load_state_dict(state)
+    fresh.load_state_dict(averaged.module.state_dict())
+    for name in fresh.loss.running_names:
+        torch.testing.assert_close(
+            getattr(fresh.loss, name), getattr(model.loss, name), equal_nan=True
+        )
+
+
+def test_what_a_loss_keeps_survives_a_cast_of_the_model() -> None:
+    loss = RecallLoss(momentum=0.9)
+    loss(*batch())
+    kept = loss.half().running_recall.clone()
+    loss(*batch())
+    assert loss.running_recall.dtype == torch.float64
+    torch.testing.assert_close(loss.running_recall, kept)
