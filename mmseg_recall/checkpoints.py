@@ -29,8 +29,9 @@ def is_whole(path: Path) -> bool:
 
 
 def checkpoint_step(path: Path) -> int:
-    """Iteration (or epoch) in a checkpoint's name, such as 500 for ``iter_500.pth``."""
-    return int(re.search(r'(\d+)\.pth$', path.name).group(1))
+    """Iteration (or epoch) in a checkpoint's name: 500 for ``iter_500.pth``, 0 for ``best.pth``."""
+    found = re.search(r'(\d+)\.pth$', path.name)
+    return int(found.group(1)) if found else 0
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:

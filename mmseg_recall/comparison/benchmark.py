@@ -7,7 +7,6 @@ directory, with the output of the scripts in ``benchmark.log``) and, when it has
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -206,7 +205,9 @@ def _run(plan: Plan, out: Path, env: dict[str, str], stop: threading.Event) -> d
             record = complete_record(plan, work_dir, checkpoint, memory)
         except RunFailed as failure:
             record = failed_record(plan, *failure.args, scripts.tail())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except Stopped:
+            raise
+        except Exception as error:
             # Of a data set that trains and tests but cannot be shown: the others go on.
             text = f'{traceback.format_exc()}{type(error).__name__}: {error}'
             record = failed_record(plan, 'the record', 1, text)
@@ -318,6 +319,8 @@ class _Scripts:
 @contextmanager
 def _lock(path: Path, stop: threading.Event) -> Iterator[int]:
     """Hold a file lock, waiting for another process that works on the same run."""
+    import fcntl  # here, as Windows has none, and reports can be made there
+
     with path.open('w') as file:
         while True:
             try:

@@ -50,7 +50,7 @@ def class_statistics(config: Config, allow_evaluation_files: bool = False) -> di
         pixels=count_pixels(dataset).tolist(),
         images=len(dataset),
         config=os.path.basename(config.filename or ''),
-        dataset=config.train_dataloader.dataset.type,
+        dataset=type(dataset).__name__,
     )
 
 
@@ -73,7 +73,7 @@ def write_class_statistics(
     """
     out = out or config.get('class_counts')
     if not isinstance(out, (str, Path)):
-        raise ValueError('The config has no class_counts = FILE: name the file with --out')
+        raise ValueError('class_counts of the config names no file: name one with --out')
     statistics = class_statistics(config, allow_evaluation_files)
     write_atomically(Path(out), (json.dumps(statistics, indent=1) + '\n').encode())
     return Path(out)

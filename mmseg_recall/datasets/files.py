@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 
 def read_whole(path: Path) -> bytes:
@@ -78,9 +78,9 @@ def link_or_copy(source: Path, path: Path) -> None:
 def _replacing(path: Path) -> Iterator[Path]:
     """Another name to write ``path`` under, which takes its place when that is done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, and with another suffix: mmseg lists neither as an image. The name is fixed, so the
-    # run after a killed one overwrites what that left.
-    temporary = path.with_name(f'.{path.name}.tmp')
+    # Hidden, and with another suffix: mmseg lists neither as an image. With the process, as two may
+    # write the same file.
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         yield temporary
         os.replace(temporary, path)
@@ -163,3 +163,9 @@ def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
             f'{name}: truncated, damaged or not an image ({error}); get or convert it again'
         ) from error
     return header
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether an encoded image is to be shown by a quarter turn, by its EXIF orientation."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)

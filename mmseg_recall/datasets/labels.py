@@ -11,7 +11,7 @@ import mmengine.fileio as fileio
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 
-from .files import image_header, unreadable
+from .files import image_header, is_turned, unreadable
 from .parallel import parallel_map
 
 
@@ -180,9 +180,12 @@ def check_sample(source: LabelSource) -> None:
         FileNotFoundError: The image or the label is missing.
         ValueError: Either is empty or damaged, their sizes differ, or see :func:`read_label`.
     """
-    (width, height), _ = image_header(_read(source.image, source), source.image)
+    data = _read(source.image, source)
+    (width, height), _ = image_header(data, source.image)
     label = read_label(source)
-    if label.shape != (height, width):
+    # The loader turns a photograph as its EXIF orientation says.
+    shapes = {(height, width), (width, height) if is_turned(data) else (height, width)}
+    if label.shape not in shapes:
         raise ValueError(
             f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '
             f'and its image {width}x{height}'

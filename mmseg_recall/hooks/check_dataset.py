@@ -47,7 +47,7 @@ class CheckDatasetHook(Hook):
             try:
                 for loop in loops:
                     check_dataset(loop.dataloader.dataset, Path(runner.work_dir) / self.CACHE)
-            except (FileNotFoundError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 errors = [error]
         # The other ranks fail with the same words instead of waiting for one that is gone.
         broadcast_object_list(errors)

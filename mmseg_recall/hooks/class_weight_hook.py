@@ -11,6 +11,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ..functional import ClassCounts, count_classes, recall
 from ..functional.checks import valid_pixels
@@ -45,6 +46,7 @@ class ClassWeightHook(Hook):
         self.interval = interval
         self.losses: dict[str, ClassWeightedLoss | SoftmaxFocalLoss] = {}
         self._focal: dict[SoftmaxFocalLoss, tuple[Tensor, ClassCounts]] = {}
+        self._handles: list[RemovableHandle] = []
         self._is_due = False
 
     def before_train(self, runner: Any) -> None:
@@ -59,10 +61,16 @@ class ClassWeightHook(Hook):
         }
         for loss in self.losses.values():
             if isinstance(loss, SoftmaxFocalLoss):
-                loss.register_forward_hook(self._keep_focal, with_kwargs=True)
+                handle = loss.register_forward_hook(self._keep_focal, with_kwargs=True)
+                self._handles.append(handle)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self._is_due = self.every_n_inner_iters(batch_idx, self.interval)
+        if self._is_due:
+            # So that a loss that this iteration does not call is not logged with an old batch.
+            for loss in self.losses.values():
+                if isinstance(loss, ClassWeightedLoss):
+                    loss.last_counts = None
 
     def _keep_focal(self, loss: SoftmaxFocalLoss, args: tuple, kwargs: dict, _: Tensor) -> None:
         if self._is_due:
@@ -77,12 +85,17 @@ class ClassWeightHook(Hook):
         scalars: dict[str, float] = {}
         for head, loss in self.losses.items():
             if isinstance(loss, SoftmaxFocalLoss):
-                weight, counts = self._focal.pop(loss)
+                weight, counts = self._focal.pop(loss, (None, None))
             else:
                 weight, counts = loss.last_weight, loss.last_counts
-            scalars |= class_scalars(head, classes, weight, counts)
+            if counts is not None:
+                scalars |= class_scalars(head, classes, weight, counts)
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+
+    def after_train(self, runner: Any) -> None:
+        while self._handles:
+            self._handles.pop().remove()
 
 
 def class_scalars(

@@ -102,7 +102,7 @@ def fuse_tails(cfg: Config) -> Config:
     """
     cfg = copy.deepcopy(cfg)
     for head in head_configs(cfg.model):
-        name = head['type'] if isinstance(head['type'], str) else head['type'].__name__
+        name = type_name(head)
         if f'Fused{name}' in MODELS:
             head['type'] = f'Fused{name}'
     return cfg
@@ -127,6 +127,12 @@ def head_configs(model: dict[str, Any]) -> list[dict[str, Any]]:
             inner = head.get('kernel_generate_head')
             found += [head] if inner is None else [head, inner]
     return found
+
+
+def type_name(config: dict[str, Any]) -> str:
+    """The registered name of what a config builds; newer configs give the class itself."""
+    kind = config['type']
+    return kind.removeprefix('mmseg.') if isinstance(kind, str) else kind.__name__
 
 
 def segmentor_config(model: dict[str, Any]) -> dict[str, Any]:

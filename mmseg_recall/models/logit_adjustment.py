@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..functional import log_prior
 from ..losses.class_counts import ClassCountsSource, load_class_counts
-from .fused_head import segmentor_config
+from .fused_head import segmentor_config, type_name
 
 
 class LogitAdjusted:
@@ -86,7 +86,7 @@ def adjust_logits(cfg: Config) -> Config:
             'logit_adjustment needs class_counts, the pixels of each class in the training set: '
             'a list, or the file that `python tools/class_statistics.py CONFIG` writes'
         )
-    name = model['type'] if isinstance(model['type'], str) else model['type'].__name__
+    name = type_name(model)
     if not name.startswith('LogitAdjusted'):
         if f'LogitAdjusted{name}' not in MODELS:
             raise ValueError(

@@ -59,8 +59,8 @@ def swap_loss(cfg: Config) -> Config:
     new_losses = _complete_losses(cfg)
     swapped = 0
     for head in head_configs(cfg.model):
-        old = head.get('loss_decode') or []
-        old = old if isinstance(old, list) else [old]
+        given = head.get('loss_decode', _default_loss(head))
+        old = list(given) if isinstance(given, (list, tuple)) else [given]
         replaced = [_replacements(loss, new_losses, old) for loss in old]
         if any(replaced):
             losses = [loss for i, new in enumerate(replaced) for loss in new or [old[i]]]
@@ -68,7 +68,7 @@ def swap_loss(cfg: Config) -> Config:
             for loss in losses:
                 if issubclass(_loss_class(loss), ClassCountsLoss):
                     loss['num_classes'] = head.get('num_classes')
-            single = len(losses) == 1 and not isinstance(head['loss_decode'], list)
+            single = len(losses) == 1 and not isinstance(given, (list, tuple))
             head['loss_decode'] = losses[0] if single else losses
             swapped += 1
     if not swapped:
@@ -79,6 +79,18 @@ def swap_loss(cfg: Config) -> Config:
             'loss_decode in the head itself and remove the loss base from the config.'
         )
     return cfg
+
+
+def _default_loss(head: dict[str, Any]) -> dict[str, Any] | list:
+    """What a head trains with where its config has no ``loss_decode``; [] where it needs one."""
+    if 'kernel_generate_head' in head:  # K-Net's has none: the heads inside have
+        return []
+    head_class = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
+    for cls in getattr(head_class, '__mro__', ()):
+        parameter = inspect.signature(cls.__init__).parameters.get('loss_decode')
+        if parameter is not None:
+            return [] if parameter.default is parameter.empty else parameter.default
+    return []
 
 
 def _complete_losses(cfg: Config) -> list[dict[str, Any]]:

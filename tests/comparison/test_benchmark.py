@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from mmseg_recall.comparison import benchmark
@@ -159,13 +160,15 @@ def test_another_checkpoint_rule_is_refused(tmp_path):
         benchmark.run_all([plan(checkpoint='best')], tmp_path)
 
 
-def test_a_data_set_that_cannot_be_shown_does_not_end_the_comparison(tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [KeyError('img_path'), TypeError('None'), cv2.error('depth')])
+def test_a_data_set_that_cannot_be_shown_does_not_end_the_comparison(tmp_path, monkeypatch, error):
     def broken(*args):
-        raise KeyError('img_path')
+        raise error
 
     monkeypatch.setattr(record_module, 'make_panel', broken)
     failures = benchmark.run_all([plan()], tmp_path)
-    assert failures == {'recall': "the record ended with status 1: KeyError: 'img_path'"}
+    text = f'{type(error).__name__}: {error}'
+    assert failures == {'recall': f'the record ended with status 1: {text}'}
 
 
 def test_jobs_share_the_cores(tmp_path, monkeypatch):
@@ -226,3 +229,8 @@ def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
     assert record['status'] == 'complete'
     second = tmp_path / 'recall' / '20260101_000001' / 'vis_data' / 'scalars.json'
     assert json.loads(second.read_text().splitlines()[0])['step'] == 11
+
+
+def test_reports_and_counts_need_nothing_that_windows_lacks():
+    code = "import sys; sys.modules['fcntl'] = None; import mmseg_recall.comparison"
+    subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ})

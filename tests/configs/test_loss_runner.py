@@ -168,3 +168,18 @@ def test_runner_is_registered_and_dumps_a_config_that_runs_again(tmp_path):
     again = Config.fromfile(dumped)
     assert again.runner_type == 'LossRunner'
     assert swap_loss(again).model == again.model
+
+
+def test_a_head_that_names_no_loss_has_the_cross_entropy_of_its_class():
+    head = dict(type='FCNHead')
+    model = swap_loss(Config(dict(model=dict(decode_head=head), loss_decode=RECALL))).model
+    assert model.decode_head.loss_decode == dict(type='RecallLoss', loss_weight=1.0)
+
+
+def test_a_tuple_of_losses_is_a_list():
+    cfg = config()
+    cfg.model.decode_head.loss_decode = (CE, DICE)
+    assert swap_loss(cfg).model.decode_head.loss_decode == [
+        dict(type='RecallLoss', loss_weight=1.0),
+        DICE,
+    ]

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, HOOKS
+from PIL import ExifTags, Image
 from torch import nn
 
 from mmseg_recall.datasets.files import image_header
-from mmseg_recall.datasets.labels import check_samples
+from mmseg_recall.datasets.labels import LabelSource, check_sample, check_samples
 from mmseg_recall.hooks import check_dataset as module
 from mmseg_recall.losses.statistics_balanced import InverseFrequencyLoss
 
@@ -173,3 +176,31 @@ def test_class_counts_of_another_data_set_are_refused(tmp_path):
         run.model = nn.ModuleList([InverseFrequencyLoss(class_counts=path)])
         with pytest.raises(ValueError, match="1 is 'c' there") if refused else nullcontext():
             HOOKS.build(dict(type='CheckDatasetHook')).before_train(run)
+
+
+@pytest.mark.parametrize(('shape', 'fits'), [((24, 16), True), ((20, 16), False)])
+def test_a_photograph_is_turned_as_the_loader_turns_it(tmp_path, shape, fits):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new('RGB', (24, 16)).save(tmp_path / 'image.jpg', exif=exif)
+    label = stubs.write(tmp_path / 'label.png', np.zeros(shape, np.uint8))
+    image = str(tmp_path / 'image.jpg')
+    source = LabelSource(image, str(label), None, False, LoadAnnotations(), 3, 255)
+    loaded = LoadImageFromFile().transform(dict(img_path=image))['img']
+    assert loaded.shape[:2] == (24, 16)
+    with nullcontext() if fits else pytest.raises(ValueError, match='16x20 pixels'):
+        check_sample(source)
+
+
+def test_a_full_disk_stops_all_ranks(tmp_path, monkeypatch):
+    make(tmp_path)
+    sent = []
+    monkeypatch.setattr(module, 'broadcast_object_list', sent.append)
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(module, 'check_dataset', full)
+    with pytest.raises(OSError, match='No space left'):
+        HOOKS.build(dict(type='CheckDatasetHook')).before_train(runner(tmp_path))
+    assert isinstance(sent[0][0], OSError)

@@ -158,3 +158,21 @@ def test_one_of_several_losses_of_a_head_is_logged_by_its_place(tmp_path):
 
 def test_without_a_loss_of_ours_nothing_is_logged(tmp_path):
     assert train(tmp_path, decode_head=dict(type='CrossEntropyLoss')) == []
+
+
+def test_a_loss_that_is_not_called_is_not_logged(tmp_path, monkeypatch) -> None:
+    """The head of a teacher, say; what it did in an earlier iteration is not logged again."""
+    models, forward = [], Segmentor.forward
+
+    def first_batch_only(self, *args, **kwargs):
+        self.heads = ['decode_head'] if self in models else ['decode_head', 'teacher', 'focal']
+        models.append(self)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Segmentor, 'forward', first_batch_only)
+    recall = dict(type='RecallLoss')
+    heads = dict(decode_head=recall, teacher=recall, focal=dict(type='SoftmaxFocalLoss'))
+    lines = train(tmp_path, **heads)
+    assert any(name.startswith('decode_head') for line in lines for name in line)
+    assert not any(name.startswith(('teacher', 'focal')) for line in lines for name in line)
+    assert not models[0].focal.loss_decode._forward_hooks

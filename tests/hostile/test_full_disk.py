@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,24 @@ def test_a_folder_that_is_not_complete_has_another_name(tmp_path: Path, monkeypa
         files.write_atomically(folder / 'a.txt', b'whole')
     assert not out.exists()
     assert [path.name for path in tmp_path.rglob('*')] == ['tree.partial']
+
+
+def test_two_processes_write_the_same_file(tmp_path: Path) -> None:
+    path, processes = tmp_path / 'counts.json', []
+    code = (
+        'import sys; from pathlib import Path; from mmseg_recall.datasets.files import '
+        'write_atomically\nfor _ in range(300): write_atomically(Path(sys.argv[1]), '
+        'sys.argv[2].encode() * 50_000)'
+    )
+    for letter in 'ab':
+        command = [sys.executable, '-W', 'ignore', '-c', code, str(path), letter]
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    seen = set()
+    while any(process.poll() is None for process in processes):
+        if path.exists():
+            data = path.read_bytes()
+            assert len(data) == 50_000
+            seen.add(bytes(set(data)))
+    assert [process.communicate()[1] for process in processes] == ['', '']
+    assert seen <= {b'a', b'b'} and seen
+    assert list(contents(tmp_path)) == ['counts.json']

@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_recall.functional import resized_class_nll_sums
+from mmseg_recall.losses.performance_balanced import RecallLoss
 from mmseg_recall.models import FusedTail, fuse_tails
 
 CE = dict(type='CrossEntropyLoss', loss_weight=0.7, avg_non_ignore=True)
@@ -167,3 +168,28 @@ def test_pickles() -> None:
     head = build('FusedFCNHead', RECALL)
     copy = pickle.loads(pickle.dumps(head))
     assert type(copy) is type(head)
+
+
+class TenTimes(RecallLoss):
+    """A loss of a user's own."""
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        return 10 * super().forward(*args, **kwargs)
+
+
+def test_what_a_loss_does_around_its_sums_is_done() -> None:
+    MODELS.register_module(module=TenTimes, force=True)
+    features, samples = batch((16, 20))
+    values = [
+        build(name, dict(type='TenTimes')).loss(features, samples, {})['loss_recall']
+        for name in ('FCNHead', 'FusedFCNHead')
+    ]
+    torch.testing.assert_close(*values)
+    head = build('FusedFCNHead', RECALL)
+    head.loss_decode.register_forward_hook(lambda module, args, value: value * 0 + 7)
+    assert head.loss(features, samples, {})['loss_recall'] == 7
+
+
+def test_a_type_with_the_scope_of_mmseg_is_fused() -> None:
+    cfg = Config(dict(model=dict(decode_head=dict(type='mmseg.FCNHead'))))
+    assert fuse_tails(cfg).model.decode_head.type == 'FusedFCNHead'

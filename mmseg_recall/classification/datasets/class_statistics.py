@@ -34,7 +34,7 @@ def write_class_statistics(config: Config, out: str | Path | None = None) -> Pat
     """
     out = out or config.get('class_counts')
     if not isinstance(out, (str, Path)):
-        raise ValueError('The config has no class_counts = FILE: name the file with --out')
+        raise ValueError('class_counts of the config names no file: name one with --out')
     init_default_scope('mmpretrain')
     dataset = DATASETS.build(config.train_dataloader.dataset)
     statistics = dict(
@@ -42,7 +42,7 @@ def write_class_statistics(config: Config, out: str | Path | None = None) -> Pat
         pixels=count_labels(dataset).tolist(),
         images=len(dataset),
         config=os.path.basename(config.filename or ''),
-        dataset=config.train_dataloader.dataset.type,
+        dataset=type(dataset).__name__,
     )
     write_atomically(Path(out), (json.dumps(statistics, indent=1) + '\n').encode())
     return Path(out)
