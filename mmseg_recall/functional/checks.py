@@ -64,9 +64,11 @@ _pending: list[_Pending] = []
 
 def _message(ids: str, num_classes: int, ignore_index: int | None = None) -> str:
     ignored = '' if ignore_index is None else f' and not ignore_index={ignore_index}'
+    binary = 'One channel is for sigmoid losses: set out_channels=2 in the head. '
     return (
-        f'target holds label ids outside [0, {num_classes}){ignored}: {ids}. Check num_classes '
-        f'of the head, ignore_index, and the label mapping (reduce_zero_label) of the dataset'
+        f'target holds label ids outside [0, {num_classes}){ignored}: {ids}. '
+        f'{binary if num_classes == 1 else ""}Check num_classes of the head, ignore_index, and the '
+        'label mapping (reduce_zero_label) of the dataset'
     )
 
 

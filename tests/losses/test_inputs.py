@@ -61,6 +61,11 @@ def test_a_target_elsewhere_is_refused(name: str) -> None:
         build(name, 3)(logits, target.to('meta'))
 
 
+def test_a_head_of_one_channel_is_told_what_to_set() -> None:
+    with pytest.raises(ValueError, match='set out_channels=2 in the head'):
+        RecallLoss()(torch.zeros(1, 1, 4), torch.tensor([[0, 1, 1, 0]]))
+
+
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()

@@ -108,10 +108,12 @@ def test_same_bits_after_a_kill(root, undisturbed, tmp_path, moment):
             hooks=SEED,
             sampler='ReplayedInfiniteSampler',
         ),
+        dict(hooks=[dict(type='EMAHook')]),
+        dict(hooks=[dict(type='EMAHook', update_buffers=True)]),
     ],
-    ids=['dropout', 'workers', 'workers, dropout and augmentation'],
+    ids=['dropout', 'workers', 'workers, dropout and augmentation', 'EMA', 'EMA of buffers'],
 )
-def test_same_bits_with_random_numbers(root, tmp_path, options):
+def test_same_bits_with_more_to_keep(root, tmp_path, options):
     undisturbed = run_through(root, tmp_path, **options)
     config, work_dir = tmp_path / 'config.py', tmp_path / 'killed'
     assert train(config, work_dir, kill='between two checkpoints') == -signal.SIGKILL
