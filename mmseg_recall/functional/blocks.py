@@ -172,10 +172,12 @@ def full_precision() -> Iterator[None]:
         return
     # The older functions refuse to read what was set by these attributes.
     precisions = [backend.fp32_precision for backend in backends]
+    inherited = [b.fp32_precision for b in (torch.backends.cudnn, torch.backends.mkldnn)]
     for backend in backends:
         backend.fp32_precision = 'ieee'
     try:
         yield
     finally:
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision
+        for backend, precision, general in zip(backends, precisions, inherited, strict=True):
+            # What follows the setting above it goes on following it.
+            backend.fp32_precision = 'none' if precision == general else precision

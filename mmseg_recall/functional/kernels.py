@@ -34,6 +34,10 @@ _ARGUMENTS = {
 }
 
 
+# A subclass may have no memory to read, but an address.
+WITH_MEMORY = (Tensor, Parameter)
+
+
 def _load() -> ctypes.CDLL | None:
     source = Path(__file__).with_suffix('.c')
     built = [source.with_name(f'_kernels{suffix}') for suffix in EXTENSION_SUFFIXES]
@@ -68,7 +72,7 @@ def usable(logits: Tensor) -> bool:
     """Whether the kernels compute the loss of these logits: on CPU, in float32, not compiling."""
     return (
         LIBRARY is not None
-        and type(logits) in (Tensor, Parameter)  # a subclass may have no memory to read
+        and type(logits) in WITH_MEMORY
         and logits.device.type == 'cpu'
         and compute_dtype(logits) == torch.float32
         and not torch.compiler.is_compiling()
@@ -81,17 +85,28 @@ def run(name: str, x: Tensor, target: Tensor, ignore_index: int | None, *argumen
     ctypes releases the interpreter lock, so that blocks run on all threads.
     """
     status = getattr(LIBRARY, name)(
-        x.data_ptr(),
+        _address(x),
         x.stride(0),
         *x.shape,
-        target.data_ptr(),
+        _address(target),
         ignore_index is not None,
         ignore_index or 0,
-        *[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments],
+        *[_address(a) if isinstance(a, Tensor) else a for a in arguments],
     )
     if status < 0:
         raise MemoryError(f'no memory for a strip of {len(x)} classes')
     return status
+
+
+def _address(tensor: Tensor) -> int:
+    # Whatever the callers have missed: reading it would end the process.
+    if tensor.device.type != 'cpu' or type(tensor) not in WITH_MEMORY:
+        raise RuntimeError(
+            f'the logits are in main memory, and a {type(tensor).__name__} that goes with them '
+            f'(target, or weight per pixel), {tuple(tensor.shape)} on {tensor.device}, is not: '
+            'give all of them as ordinary tensors on CPU'
+        )
+    return tensor.data_ptr()
 
 
 def run_into(out: Tensor, scratch: Tensor, name: str, x: Tensor, *arguments: object) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .blocks import (
     as_rows,
     from_rows,
+    full_precision,
     in_huge_pages,
     map_on_threads,
     map_row_blocks,
@@ -98,7 +99,9 @@ class _LovaszSoftmax(torch.autograd.Function):
             errors[c].zero_().scatter_(0, index, slope / len(present))
             return torch.dot(ranked, slope.abs()) / len(present)
 
-        for part in map_on_threads(lambda: score, present, logits.device):
+        with full_precision():  # of the dot product
+            parts = map_on_threads(lambda: score, present, logits.device)
+        for part in parts:
             total += part
         for c in set(range(num_classes)).difference(present):
             errors[c].zero_()
@@ -169,6 +172,7 @@ def _ranked_slopes(errors: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, 
     # Of the pixels ranked at or below this one, `below` are foreground; `union` is the union of
     # prediction and truth when all pixels above this one are counted as wrong.
     below = is_foreground.cumsum(0, dtype=torch.int32)
-    union = torch.arange(len(index) - 1, -1, -1, dtype=torch.int32).add_(below).to(errors.dtype)
+    above = torch.arange(len(index) - 1, -1, -1, dtype=torch.int32, device=errors.device)
+    union = above.add_(below).to(errors.dtype)
     slope = below.to(errors.dtype).div_(union + 1).masked_fill_(is_foreground, -1.0).div_(union)
     return index, ranked, slope

@@ -46,7 +46,7 @@ def seesaw_nll_sum(
         Scalar, float32 (float64 for float64 logits), differentiable with respect to logits.
 
     Raises:
-        ValueError: As :func:`class_nll_sums`.
+        ValueError: As :func:`class_nll_sums`; pixels of another number of classes.
 
     Example:
         >>> import torch
@@ -59,6 +59,11 @@ def seesaw_nll_sum(
     """
     check_shapes(logits, target)
     pixel_weight = check_pixel_weight(pixel_weight, logits, target)
+    if pixels.shape != logits.shape[1:2] or pixels.device != logits.device:
+        raise ValueError(
+            f'pixels must hold a count for each of the {logits.shape[1]} classes of the logits, on '
+            f'{logits.device}; got {tuple(pixels.shape)} on {pixels.device}'
+        )
     target = target.long().contiguous()
     mitigation = _log_mitigation(pixels, p).to(compute_dtype(logits))
     function = _SeesawNllSum.apply if kernels.usable(logits) else _seesaw_nll_sum

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..functional import ClassCounts, class_nll_sums, weighted_mean
@@ -115,18 +116,22 @@ class SegmentationLoss(nn.Module):
         raise NotImplementedError
 
     def running(self, name: str, like: Tensor) -> Tensor | None:
-        """A tensor of ``running_names``, where ``like`` is; None where it has to start afresh."""
+        """A tensor of ``running_names``, with like's type and device; None to start afresh."""
         value = getattr(self, name)
         if value is None:
             return None
         if value.shape != like.shape:
-            warnings.warn(
+            print_log(
                 f'{name} of {type(self).__name__} was loaded for {len(value)} classes and the '
-                f'logits have {len(like)}: it starts afresh',
-                stacklevel=2,
+                f'logits have {len(like)}: the loss starts afresh',
+                logger='current',
+                level=logging.WARNING,
             )
+            if self.training:
+                for each in self.running_names:
+                    setattr(self, each, None)
             return None
-        return value.to(like.device)
+        return value.to(like)
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

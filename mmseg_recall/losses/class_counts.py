@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,14 @@ class ClassCountsLoss(SegmentationLoss):
         self.class_names = load_class_names(class_counts)
         if num_classes is not None:
             self.check_length(num_classes, 'num_classes is')
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassCountsLoss:
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        # Weights go where the model goes, but float16 has not the range for them.
+        for name, value in kept.items():
+            self._buffers[name] = value.to(self._buffers[name].device)
+        return self
 
     def check_length(self, num_classes: int, which: str = 'the logits have') -> None:
         """Raise ValueError unless there are counts of ``num_classes`` classes."""

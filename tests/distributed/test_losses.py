@@ -107,7 +107,8 @@ def train(loss: nn.Module, sizes: list[int], rank: int, dtype: torch.dtype) -> d
             value.backward()
             values.append(value.item())
             gradients.append(mine.grad)
-    state = dict(loss.named_buffers())
+    parameters = dict(loss.named_parameters())
+    state = {name: kept for name, kept in loss.state_dict().items() if name not in parameters}
     logged = getattr(loss, 'last_weight', None)
     return dict(
         values=values, gradients=gradients, state=state, logged=logged, sizes=collectives.sizes

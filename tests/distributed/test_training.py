@@ -155,9 +155,8 @@ def train_sharded(batch_size: int) -> dict[str, Tensor]:
     )
     runner.train()
     with FullyShardedDataParallel.summon_full_params(runner.model):
-        model = runner.model.module
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        state = runner.model.module.state_dict()
+        return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def test_fsdp_strategy_follows_one_process_too(whole: dict[str, Any], ranks: Ranks) -> None:

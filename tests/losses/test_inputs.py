@@ -12,8 +12,15 @@ from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from mmseg_recall.functional import class_nll_sums, resized_class_nll_sums, seesaw_nll_sum
+from mmseg_recall.functional import (
+    class_nll_sums,
+    kernels,
+    lovasz_softmax,
+    resized_class_nll_sums,
+    seesaw_nll_sum,
+)
 from mmseg_recall.losses import available_losses
+from mmseg_recall.losses.class_counts import ClassCountsLoss
 from mmseg_recall.losses.performance_balanced import RecallLoss
 from mmseg_recall.losses.region_based import RegionLoss
 from mmseg_recall.losses.seesaw import SeesawLoss
@@ -52,6 +59,12 @@ def test_functions_refuse_a_weight_of_another_shape() -> None:
         options = {} if function is class_nll_sums else dict(pixels=torch.ones(3).long(), p=1, q=1)
         with pytest.raises(ValueError, match='shape of target'):
             function(logits, target, pixel_weight=torch.ones(2, 1, 9, 8), **options)
+
+
+@pytest.mark.parametrize('pixels', [torch.ones(2), torch.ones(3, 3), torch.ones(3, device='meta')])
+def test_seesaw_refuses_counts_that_are_not_one_a_class(pixels: Tensor) -> None:
+    with pytest.raises(ValueError, match='pixels must hold a count for each of the 3 classes'):
+        seesaw_nll_sum(*batch(), pixels)
 
 
 @every_loss
@@ -105,6 +118,9 @@ def test_a_tensor_without_memory_is_not_read() -> None:
         logits, target = (mode.from_tensor(t) for t in batch())
         with pytest.raises(DataDependentOutputException):  # are all labels classes?
             class_nll_sums(logits, target)
+    if kernels.LIBRARY is not None:
+        with pytest.raises(RuntimeError, match='FakeTensor that goes with them'):
+            class_nll_sums(batch()[0], target)
 
 
 PRECISIONS = [
@@ -123,14 +139,20 @@ def test_matmul_precision_is_left_as_the_user_set_it(backend, precision: str) ->
     logits, target = batch()
     target = target.repeat_interleave(4, 1).repeat_interleave(4, 2)
     want = resized_class_nll_sums(logits, target)[0]
+    lovasz = lovasz_softmax(logits, target[:, ::4, ::4])
+    everywhere = [b.fp32_precision for b, _ in PRECISIONS]
     before = backend.fp32_precision
     backend.fp32_precision = precision
     try:
+        set_by_user = [b.fp32_precision for b, _ in PRECISIONS]
         got = resized_class_nll_sums(logits, target)[0]
+        assert torch.equal(lovasz_softmax(logits, target[:, ::4, ::4]), lovasz)
         RecallLoss()(*batch())
-        assert backend.fp32_precision == precision
+        assert [b.fp32_precision for b, _ in PRECISIONS] == set_by_user
     finally:
         backend.fp32_precision = before
+    # What inherits the setting has not been pinned to it.
+    assert [b.fp32_precision for b, _ in PRECISIONS] == everywhere
     assert torch.equal(got, want)
 
 
@@ -171,3 +193,24 @@ def test_what_a_loss_keeps_survives_a_cast_of_the_model() -> None:
     loss(*batch())
     assert loss.running_recall.dtype == torch.float64
     torch.testing.assert_close(loss.running_recall, kept)
+
+
+@pytest.mark.parametrize('cls', [RecallLoss, SeesawLoss])
+def test_what_a_loss_keeps_is_read_in_any_type(cls) -> None:
+    """From a checkpoint that somebody has cast to save space."""
+    options = dict(momentum=0.9) if cls is RecallLoss else {}
+    trained, loss = cls(**options), cls(**options)
+    trained(*batch())
+    loss.load_state_dict({k: v.half() for k, v in trained.state_dict().items()})
+    loss(*batch())
+    (name,) = trained.state_dict()
+    assert getattr(loss, name).dtype == getattr(trained, name).dtype
+
+
+@pytest.mark.parametrize('name', [n for n, c in LOSSES.items() if issubclass(c, ClassCountsLoss)])
+def test_class_weights_survive_a_cast_of_the_model(name: str) -> None:
+    counts = [10**9, 10, 10**6]
+    loss, cast = (LOSSES[name](class_counts=counts) for _ in range(2))
+    nn.Sequential(cast).half().bfloat16()
+    assert all(map(torch.equal, cast.buffers(), loss.buffers()))
+    assert torch.equal(cast(*batch()), loss(*batch()))

@@ -17,6 +17,7 @@ from mmseg_recall.functional import (
     recall_weight,
     weighted_mean,
 )
+from mmseg_recall.losses import base
 from mmseg_recall.losses.performance_balanced import MetricWeightedLoss, RecallLoss
 from mmseg_recall.losses.prior_recall import PriorRecallLoss
 from mmseg_recall.losses.statistics_balanced import InverseFrequencyLoss
@@ -136,11 +137,23 @@ def test_running_recall_is_kept_in_the_checkpoint() -> None:
     assert torch.equal(resumed(*batch), loss(*batch))
     torch.testing.assert_close(resumed.running_recall, loss.running_recall, equal_nan=True)
     assert not RecallLoss().state_dict()
-    with pytest.warns(UserWarning, match='3 classes and the logits have 4: it starts afresh'):
-        loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
-    assert loss.running_recall[0] == 1 and loss.running_recall[1:].isnan().all()
     resumed.load_state_dict({'running_recall': torch.empty(0)})  # of a loss before its first batch
     assert resumed.running_recall is None
+
+
+def test_it_starts_afresh_for_another_number_of_classes(monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(base, 'print_log', lambda message, **_: said.append(message))
+    trained = RecallLoss(momentum=0.9, begin=2)
+    for _ in range(3):
+        trained(*logits_with_recall(1, 4))
+    loss = RecallLoss(momentum=0.9, begin=2)
+    loss.load_state_dict(trained.state_dict())
+    for _ in range(2):
+        loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
+        assert loss.last_weight[0] == 1  # begin counts anew
+    assert loss.running_recall[0] == 1 and loss.running_recall[1:].isnan().all()
+    assert len(said) == 1 and '3 classes and the logits have 4' in said[0]
 
 
 def test_smoothing_and_min_weight() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 
+from mmseg_recall.losses import base
 from mmseg_recall.losses.seesaw import SeesawLoss
 
 
@@ -19,7 +19,7 @@ def test_without_factors_it_is_cross_entropy() -> None:
     torch.testing.assert_close(value, F.cross_entropy(logits, target))
 
 
-def test_pixels_are_counted_in_training_and_kept_in_the_checkpoint() -> None:
+def test_pixels_are_counted_in_training_and_kept_in_the_checkpoint(monkeypatch) -> None:
     loss = SeesawLoss(p=1.0)
     loss(*batch(0, 0, 0, 255, 1))
     loss(*batch(0, 1))
@@ -30,9 +30,14 @@ def test_pixels_are_counted_in_training_and_kept_in_the_checkpoint() -> None:
     # Of 4 and 2 pixels: 5 and 2 with this one, so that class 1 counts for 2 / 5.
     torch.testing.assert_close(resumed(*batch(0)), torch.tensor(1.4).log())
     assert loss.pixels.tolist() == [4, 2]
-    with pytest.warns(UserWarning, match='2 classes and the logits have 3: it starts afresh'):
-        loss(torch.zeros(1, 3, 1), torch.tensor([[0]]))
+    said: list[str] = []
+    monkeypatch.setattr(base, 'print_log', lambda message, **_: said.append(message))
+    other = torch.zeros(1, 3, 1), torch.tensor([[0]])
+    loss(*other)
     assert loss.pixels.tolist() == [4, 2]  # evaluation counts nothing
+    assert torch.equal(loss.train()(*other), SeesawLoss(p=1.0)(*other))
+    assert loss.pixels.tolist() == [1, 0, 0]
+    assert len(said) == 2 and '2 classes and the logits have 3' in said[0]
 
 
 def test_a_class_not_yet_seen_is_not_punished() -> None:
