@@ -28,9 +28,14 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def checkpoint_step(path: Path) -> int:
-    """Iteration (or epoch) in a checkpoint's name: 500 for ``iter_500.pth``, 0 for ``best.pth``."""
-    found = re.search(r'(\d+)\.pth$', path.name)
+def checkpoint_step(path: str | Path) -> int:
+    """Iteration (or epoch) in a checkpoint's name: 500 for ``iter_500.pth``, 0 for ``best.pth``.
+
+    Example:
+        >>> checkpoint_step('https://download.openmmlab.com/resnet50_20210831-ea4938f1.pth')
+        0
+    """
+    found = re.search(r'(?:iter|epoch)_(\d+)\.pth$', str(path))
     return int(found.group(1)) if found else 0
 
 

@@ -48,7 +48,8 @@ def swap_head(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     cfg.model.head.update(copy.deepcopy(cfg.head))
     for name, loss in cfg.model.head.items():
-        if name.startswith('loss') and isinstance(loss, dict) and _takes_counts(loss):
+        is_loss = name.startswith('loss') and isinstance(loss, dict) and 'type' in loss
+        if is_loss and _takes_counts(loss):
             loss.setdefault('class_counts', cfg.get('class_counts'))
     return cfg
 

@@ -232,8 +232,8 @@ def _train(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> float
     return usage.memory_mib
 
 
-def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
-    """Test the checkpoint that the rule names; its path."""
+def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> str:
+    """Test the checkpoint that the rule names; its path or URL."""
     cfg = Config.fromstring(plan.config, '.py')
     if _iterations(plan):
         find = last_checkpoint if plan.checkpoint == 'last' else best_checkpoint
@@ -243,7 +243,7 @@ def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
                 f'{work_dir} has no {plan.checkpoint} checkpoint; remove it to train again'
             )
     elif cfg.get('load_from'):
-        checkpoint = Path(cfg.load_from)
+        checkpoint = cfg.load_from
     else:
         raise ValueError(
             f'{plan.config_file} trains nothing and names no checkpoint: give one with '
@@ -266,7 +266,7 @@ def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> Path:
     )
     if usage.returncode:
         raise RunFailed('test', usage.returncode)
-    return checkpoint
+    return str(checkpoint)
 
 
 def _curve_counts(cfg: Config) -> list[int] | None:

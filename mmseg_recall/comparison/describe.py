@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -139,10 +139,12 @@ def innermost_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
 def _trained_config(cfg: Config) -> Config:
     """The config of the training that a classifier was made from; ``cfg`` itself, if of none."""
     head = cfg.get('head') or cfg.model.head
-    if _type_name(head) not in POST_HOC or not cfg.get('load_from'):
+    # Of a URL, and of a file that is not there, nothing is known: the test may find it, or fail.
+    if _type_name(head) not in POST_HOC or not Path(cfg.get('load_from') or '').is_file():
         return cfg
     checkpoint = torch.load(cfg.load_from, map_location='cpu', weights_only=True)
-    return Config.fromstring(checkpoint['meta']['cfg'], '.py')
+    text = checkpoint.get('meta', {}).get('cfg')
+    return Config.fromstring(text, '.py') if text else cfg
 
 
 def _key(cfg: Config, names: tuple[str, ...]) -> str:

@@ -41,14 +41,14 @@ DISTRIBUTIONS = (
 
 
 def complete_record(
-    plan: Plan, work_dir: Path, checkpoint: Path, process_memory: float | None
+    plan: Plan, work_dir: Path, checkpoint: str, process_memory: float | None
 ) -> dict[str, Any]:
     """The record of a run that was trained and tested.
 
     Args:
         plan: Of the run.
         work_dir: Of the run, with ``areas.npz`` and ``predictions/`` of the test.
-        checkpoint: The one that was tested.
+        checkpoint: Path or URL of the one that was tested.
         process_memory: Peak resident memory of the training process in MiB, if known.
 
     Returns:

@@ -133,7 +133,9 @@ def is_missing(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
+def image_header(
+    data: bytes, name: str | Path, oriented: bool = True
+) -> tuple[tuple[int, int], str]:
     """Size and Pillow mode of an encoded image, after checking that the file is whole.
 
     A PNG is checked chunk by chunk (CRC) without decoding it, others are decoded. OpenCV decodes
@@ -142,6 +144,8 @@ def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
     Args:
         data: The file's bytes.
         name: The file's name, for the error.
+        oriented: Give the size after the turn that the EXIF data ask for, which image loaders
+            make unless told not to.
 
     Returns:
         ``(width, height)`` in pixels and the mode, such as ``'L'`` or ``'RGB'``.
@@ -153,19 +157,23 @@ def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
         raise ValueError(f'{name}: the file is empty (0 bytes); get or convert it again')
     try:
         with Image.open(io.BytesIO(data)) as image:
-            header = image.size, image.mode
             if image.format == 'PNG':
                 image.verify()
             else:
                 image.load()
+            turned = oriented and _is_turned(image)
+            return image.size[::-1] if turned else image.size, image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f'{name}: truncated, damaged or not an image ({error}); get or convert it again'
         ) from error
-    return header
 
 
-def is_turned(data: bytes) -> bool:
-    """Whether an encoded image is to be shown by a quarter turn, by its EXIF orientation."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+def _is_turned(image: Image.Image) -> bool:
+    """Whether an image is to be shown by a quarter turn, by its EXIF orientation."""
+    try:
+        # Not the method of the format: a PNG's decodes the image.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data, of many types; those who decode the image pass over it
+        return False
+    return orientation in (5, 6, 7, 8)

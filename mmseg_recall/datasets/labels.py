@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import mmengine.fileio as fileio
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 
-from .files import image_header, is_turned, unreadable
+from .files import image_header, unreadable
 from .parallel import parallel_map
 
 
@@ -25,6 +26,7 @@ class LabelSource(NamedTuple):
     loader: LoadAnnotations
     num_classes: int
     ignore_index: int
+    oriented: bool  # whether the image is turned as its EXIF data ask for
 
 
 def leaf_datasets(dataset) -> list:
@@ -66,6 +68,7 @@ def label_sources(dataset) -> list[LabelSource]:
         raise ValueError(f"The pipeline of {type(dataset).__name__} has no 'LoadAnnotations'")
     if not dataset.metainfo.get('classes'):
         raise ValueError(f'{type(dataset).__name__} names no classes; give it metainfo.classes')
+    oriented = any(map(_orients, dataset.pipeline.transforms))
     sources = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
@@ -79,9 +82,19 @@ def label_sources(dataset) -> list[LabelSource]:
                 loaders[0],
                 len(dataset.metainfo['classes']),
                 dataset.ignore_index,
+                oriented,
             )
         )
     return sources
+
+
+def _orients(transform) -> bool:
+    return (
+        isinstance(transform, LoadImageFromFile)
+        and transform.color_type in ('color', 'grayscale')
+        # The other decoders of mmcv know nothing of EXIF.
+        and transform.imdecode_backend in ('cv2', 'pillow')
+    )
 
 
 def read_label(source: LabelSource) -> np.ndarray:
@@ -180,12 +193,11 @@ def check_sample(source: LabelSource) -> None:
         FileNotFoundError: The image or the label is missing.
         ValueError: Either is empty or damaged, their sizes differ, or see :func:`read_label`.
     """
-    data = _read(source.image, source)
-    (width, height), _ = image_header(data, source.image)
+    (width, height), _ = image_header(
+        _read(source.image, source), source.image, oriented=source.oriented
+    )
     label = read_label(source)
-    # The loader turns a photograph as its EXIF orientation says.
-    shapes = {(height, width), (width, height) if is_turned(data) else (height, width)}
-    if label.shape not in shapes:
+    if label.shape != (height, width):
         raise ValueError(
             f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '
             f'and its image {width}x{height}'

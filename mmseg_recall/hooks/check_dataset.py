@@ -30,6 +30,7 @@ class CheckDatasetHook(Hook):
         FileNotFoundError: A file is missing, on every rank.
         ValueError: A file is damaged, a label of another size than its image, or with unknown
             ids; names the file. Class counts of other classes; names both.
+        OSError: ``dataset_check.json`` cannot be written, on every rank.
 
     Example:
         >>> custom_hooks = [dict(type='CheckDatasetHook')]
@@ -47,7 +48,7 @@ class CheckDatasetHook(Hook):
             try:
                 for loop in loops:
                     check_dataset(loop.dataloader.dataset, Path(runner.work_dir) / self.CACHE)
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 errors = [error]
         # The other ranks fail with the same words instead of waiting for one that is gone.
         broadcast_object_list(errors)

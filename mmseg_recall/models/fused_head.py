@@ -102,9 +102,9 @@ def fuse_tails(cfg: Config) -> Config:
     """
     cfg = copy.deepcopy(cfg)
     for head in head_configs(cfg.model):
-        name = type_name(head)
+        scope, name = split_scope(head['type'])
         if f'Fused{name}' in MODELS:
-            head['type'] = f'Fused{name}'
+            head['type'] = f'{scope}Fused{name}'
     return cfg
 
 
@@ -129,10 +129,16 @@ def head_configs(model: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def type_name(config: dict[str, Any]) -> str:
-    """The registered name of what a config builds; newer configs give the class itself."""
-    kind = config['type']
-    return kind.removeprefix('mmseg.') if isinstance(kind, str) else kind.__name__
+def split_scope(kind: str | type) -> tuple[str, str]:
+    """The scope and the registered name in a ``type``; newer configs give the class itself.
+
+    Example:
+        >>> split_scope('mmseg.FCNHead'), split_scope('FCNHead')
+        (('mmseg.', 'FCNHead'), ('', 'FCNHead'))
+    """
+    full = kind if isinstance(kind, str) else kind.__name__
+    name = full.removeprefix('mmseg.')
+    return full.removesuffix(name), name
 
 
 def segmentor_config(model: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..functional import log_prior
 from ..losses.class_counts import ClassCountsSource, load_class_counts
-from .fused_head import segmentor_config, type_name
+from .fused_head import segmentor_config, split_scope
 
 
 class LogitAdjusted:
@@ -86,14 +86,14 @@ def adjust_logits(cfg: Config) -> Config:
             'logit_adjustment needs class_counts, the pixels of each class in the training set: '
             'a list, or the file that `python tools/class_statistics.py CONFIG` writes'
         )
-    name = type_name(model)
+    scope, name = split_scope(model['type'])
     if not name.startswith('LogitAdjusted'):
         if f'LogitAdjusted{name}' not in MODELS:
             raise ValueError(
                 f'logit_adjustment: the logits of {name} cannot be adjusted; those of '
                 f'{", ".join(sorted(segmentor.__name__ for segmentor in _segmentors()))} can'
             )
-        model['type'] = f'LogitAdjusted{name}'
+        model['type'] = f'{scope}LogitAdjusted{name}'
     model.update(options)
     return cfg
 

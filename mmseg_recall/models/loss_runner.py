@@ -59,7 +59,7 @@ def swap_loss(cfg: Config) -> Config:
     new_losses = _complete_losses(cfg)
     swapped = 0
     for head in head_configs(cfg.model):
-        given = head.get('loss_decode', _default_loss(head))
+        given = head.get('loss_decode', _default_loss(head)) or []
         old = list(given) if isinstance(given, (list, tuple)) else [given]
         replaced = [_replacements(loss, new_losses, old) for loss in old]
         if any(replaced):

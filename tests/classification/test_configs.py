@@ -173,6 +173,15 @@ def test_swapping_again_changes_nothing_and_leaves_its_argument() -> None:
         assert swap_head(once).pretty_text == once.pretty_text
 
 
+def test_what_is_no_loss_stays() -> None:
+    init_cfg = dict(type='Normal', layer='Linear', std=0.01)
+    head = dict(type='LinearClsHead', init_cfg=init_cfg, loss=dict(type='LDAMLoss'))
+    model = dict(head=dict(type='LinearClsHead', num_classes=2, in_channels=4))
+    swapped = swap_head(Config(dict(model=model, head=head, class_counts=[9, 1]))).model.head
+    assert swapped.init_cfg == init_cfg
+    assert swapped.loss.class_counts == [9, 1]
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

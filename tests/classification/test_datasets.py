@@ -248,9 +248,12 @@ def test_class_statistics_are_what_the_losses_read(
     config, _, num_classes = official
     cfg = Config(dict(train_dataloader=dict(dataset=config), class_counts=str(tmp_path / 'c.json')))
     counts = load_class_counts(write_class_statistics(cfg))
+    text = (tmp_path / 'c.json').read_text()
+    cfg.train_dataloader.dataset.type = DATASETS.get(config['type'])
+    assert write_class_statistics(cfg).read_text() == text
     assert len(counts) == num_classes
     assert counts.nonzero().flatten().tolist() == [0, 3]
     assert counts[[0, 3]].tolist() == [1, 2]
     cfg.class_counts = [1, 2]
-    with pytest.raises(ValueError, match='name the file with --out'):
+    with pytest.raises(ValueError, match='name one with --out'):
         write_class_statistics(cfg)

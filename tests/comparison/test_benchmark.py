@@ -12,9 +12,12 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
+from mmengine.config import Config
 
 from mmseg_recall.comparison import benchmark
 from mmseg_recall.comparison import record as record_module
+from mmseg_recall.comparison.describe import describe
 from mmseg_recall.comparison.plan import Plan
 from mmseg_recall.comparison.record import read_record
 
@@ -169,6 +172,45 @@ def test_a_data_set_that_cannot_be_shown_does_not_end_the_comparison(tmp_path, m
     failures = benchmark.run_all([plan()], tmp_path)
     text = f'{type(error).__name__}: {error}'
     assert failures == {'recall': f'the record ended with status 1: {text}'}
+
+
+@pytest.mark.parametrize(
+    ('load_from', 'step'),
+    [
+        ('resnet50_places.pth', 0),
+        ('https://download.openmmlab.com/resnet50_20210831-ea4938f1.pth', 0),
+        ('epoch_40.pth', 40),
+    ],
+)
+def test_a_config_that_trains_nothing_has_its_checkpoint_tested(
+    tmp_path, monkeypatch, load_from, step
+):
+    monkeypatch.chdir(tmp_path)
+    if '://' not in load_from:
+        Path(load_from).touch()
+    config = CONFIG.format(loss='RecallLoss').replace('train_cfg', f'load_from = {load_from!r}\n_')
+    assert benchmark.run_all([plan(config=config)], tmp_path / 'out') == {}
+    record = read_record(tmp_path / 'out' / 'recall.json')
+    assert record['checkpoint'] == {'rule': 'last', 'step': step}
+
+
+@pytest.mark.parametrize('load_from', ['https://host/epoch_40.pth', 'nowhere.pth', 'foreign.pth'])
+def test_a_classifier_made_from_an_unknown_training_is_described_by_itself(
+    tmp_path, monkeypatch, load_from
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}), 'foreign.pth')
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(backbone=dict(type='ResNet', depth=50)),
+            head=dict(type='TauNormalizedHead', tau=1.0),
+            test_dataloader=dict(dataset=dict(type='PlacesLT')),
+            load_from=load_from,
+        )
+    )
+    setup = describe(cfg)
+    assert (setup['loss'], setup['model']) == ('tau-norm tau=1.0', 'ResNet-50')
 
 
 def test_jobs_share_the_cores(tmp_path, monkeypatch):

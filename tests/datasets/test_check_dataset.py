@@ -3,16 +3,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
-from mmcv.transforms import LoadImageFromFile
-from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, HOOKS
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import nn
 
 from mmseg_recall.datasets.files import image_header
-from mmseg_recall.datasets.labels import LabelSource, check_sample, check_samples
+from mmseg_recall.datasets.labels import check_sample, check_samples, label_sources
 from mmseg_recall.hooks import check_dataset as module
 from mmseg_recall.losses.statistics_balanced import InverseFrequencyLoss
 
@@ -178,29 +177,63 @@ def test_class_counts_of_another_data_set_are_refused(tmp_path):
             HOOKS.build(dict(type='CheckDatasetHook')).before_train(run)
 
 
-@pytest.mark.parametrize(('shape', 'fits'), [((24, 16), True), ((20, 16), False)])
-def test_a_photograph_is_turned_as_the_loader_turns_it(tmp_path, shape, fits):
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize(
+    ('loader', 'turned'),
+    [
+        ({}, True),
+        (dict(imdecode_backend='pillow'), True),
+        (dict(color_type='color_ignore_orientation'), False),
+        (dict(color_type='unchanged'), False),
+        (dict(imdecode_backend='tifffile'), False),
+    ],
+)
+def test_a_photograph_is_turned_as_the_loader_turns_it(tmp_path, suffix, loader, turned):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    Image.new('RGB', (24, 16)).save(tmp_path / 'image.jpg', exif=exif)
-    label = stubs.write(tmp_path / 'label.png', np.zeros(shape, np.uint8))
-    image = str(tmp_path / 'image.jpg')
-    source = LabelSource(image, str(label), None, False, LoadAnnotations(), 3, 255)
-    loaded = LoadImageFromFile().transform(dict(img_path=image))['img']
-    assert loaded.shape[:2] == (24, 16)
-    with nullcontext() if fits else pytest.raises(ValueError, match='16x20 pixels'):
-        check_sample(source)
+    image, label = (tmp_path / 'data' / kind / 'train' for kind in ('images', 'annotations'))
+    image.mkdir(parents=True)
+    Image.new('RGB', (60, 40)).save(image / f'a{suffix}', exif=exif)
+    pipeline = [dict(type='LoadImageFromFile', **loader), *stubs.PIPELINE[1:]]
+    config = stubs.dataset('BaseSegDataset', tmp_path / 'data', img_suffix=suffix)
+    data = DATASETS.build({**config, 'metainfo': dict(classes='ab'), 'pipeline': pipeline})
+    for shape, fits in (((60, 40), turned), ((40, 60), not turned)):
+        stubs.write(label / 'a.png', np.zeros(shape, np.uint8))
+        if 'tifffile' not in loader.values():
+            assert (data[0]['inputs'].shape[1:] == shape) == fits
+        with nullcontext() if fits else pytest.raises(ValueError, match='and its image'):
+            check_samples(data)
 
 
-def test_a_full_disk_stops_all_ranks(tmp_path, monkeypatch):
+def test_the_orientation_of_a_png_is_read_without_decoding_it(tmp_path, monkeypatch):
+    make(tmp_path)
+    source, *_ = label_sources(runner(tmp_path).train_loop.dataloader.dataset)
+
+    def decode(*args):
+        raise AssertionError('Pillow decodes a PNG for this')
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, 'getexif', decode)
+    check_sample(source)
+
+
+def test_damaged_exif_data_do_not_matter(tmp_path):
+    path = tmp_path / 'a.jpg'
+    Image.new('RGB', (60, 40)).save(path, exif=b'Exif\0\0nothing')
+    assert image_header(path.read_bytes(), path) == ((60, 40), 'RGB')
+
+
+@pytest.mark.parametrize(
+    'error', [OSError(28, 'No space left on device'), TypeError('of a loader'), cv2.error('depth')]
+)
+def test_any_error_stops_all_ranks(tmp_path, monkeypatch, error):
     make(tmp_path)
     sent = []
     monkeypatch.setattr(module, 'broadcast_object_list', sent.append)
 
-    def full(*args):
-        raise OSError(28, 'No space left on device')
+    def broken(*args):
+        raise error
 
-    monkeypatch.setattr(module, 'check_dataset', full)
-    with pytest.raises(OSError, match='No space left'):
+    monkeypatch.setattr(module, 'check_dataset', broken)
+    with pytest.raises(type(error)):
         HOOKS.build(dict(type='CheckDatasetHook')).before_train(runner(tmp_path))
-    assert isinstance(sent[0][0], OSError)
+    assert sent == [[error]]

@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 
 import mmseg_recall
+from mmseg_recall.datasets.camvid import CamVidDataset
 from mmseg_recall.datasets.class_statistics import class_statistics, write_class_statistics
 
 from . import stubs
@@ -44,6 +45,12 @@ def test_equal_to_a_brute_force_count(tmp_path, protocol, wanted):
     assert statistics['images'] == 5
     assert len(statistics['classes']) == len(wanted)
     assert statistics['dataset'] == 'SynthiaSeqsDataset'
+
+
+def test_the_type_may_be_the_class(tmp_path):
+    stubs.tree(tmp_path, {'train': 2}, count=11)
+    config = config_of(stubs.dataset(CamVidDataset, tmp_path), class_counts=str(tmp_path / 'a'))
+    assert json.loads(write_class_statistics(config).read_text())['dataset'] == 'CamVidDataset'
 
 
 def test_wrappers_count_what_an_epoch_draws(tmp_path):

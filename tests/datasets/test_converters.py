@@ -287,7 +287,7 @@ def test_a_killed_run_is_completed_by_running_it_again(tmp_path, converter):
     # What a kill may leave besides: the beginning of a file, and a file of some other tree.
     beginning = made[-1][1]
     beginning.parent.mkdir(parents=True, exist_ok=True)
-    beginning.with_name(f'.{beginning.name}.tmp').write_bytes(b'\x89P')
+    beginning.with_name(f'.{beginning.name}.{run.pid}.tmp').write_bytes(b'\x89P')
     stubs.write(partial / 'images' / 'train' / 'stray.png', np.zeros((2, 2), np.uint8))
 
     last.unlink()

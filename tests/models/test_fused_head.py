@@ -190,6 +190,10 @@ def test_what_a_loss_does_around_its_sums_is_done() -> None:
     assert head.loss(features, samples, {})['loss_recall'] == 7
 
 
-def test_a_type_with_the_scope_of_mmseg_is_fused() -> None:
+def test_a_type_with_the_scope_of_mmseg_is_fused_in_that_scope() -> None:
     cfg = Config(dict(model=dict(decode_head=dict(type='mmseg.FCNHead'))))
-    assert fuse_tails(cfg).model.decode_head.type == 'FusedFCNHead'
+    once = fuse_tails(cfg)
+    # Without it a config with another default_scope would not find the head.
+    assert once.model.decode_head.type == 'mmseg.FusedFCNHead'
+    assert MODELS.get(once.model.decode_head.type) is MODELS.get('FusedFCNHead')
+    assert fuse_tails(once).to_dict() == once.to_dict()

@@ -127,6 +127,13 @@ def test_the_runner_turns_it_on_and_options_of_the_command_line_change_it(tmp_pa
     assert adjust_logits(runner.cfg).model.tau == 0.25
 
 
+def test_a_scope_stays() -> None:
+    model = adjusted(dict(MODEL, type='mmseg.EncoderDecoder'), tau=1.0)
+    assert model['type'] == 'mmseg.LogitAdjustedEncoderDecoder'
+    assert adjusted(model, tau=1.0) == model
+    assert isinstance(build(model), LogitAdjusted)
+
+
 @pytest.mark.parametrize(
     ('model', 'options', 'message'),
     [
