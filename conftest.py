@@ -1,6 +1,16 @@
-"""Leave out, where mmpretrain is not installed, what `make test-classification` runs."""
+"""Settings that have to be made before anything is imported.
 
+Without a GPU Triton interprets its kernels. What `make test-classification` runs is left out where
+mmpretrain is not installed.
+"""
+
+import os
 from importlib.util import find_spec
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'
 
 collect_ignore_glob = (
     [] if find_spec('mmpretrain') else ['mmseg_recall/classification/*', 'tests/classification/*']

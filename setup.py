@@ -71,7 +71,15 @@ setup(
             'torchvision',
         ],
         'report': ['jinja2', 'matplotlib'],
-        'dev': ['hypothesis', 'pytest', 'pytest-cov', 'ruff>=0.17,<0.18', 'setuptools>=70.1'],
+        # Triton comes with torch for GPUs; the tests interpret and compile its kernels without one.
+        'dev': [
+            'hypothesis',
+            'pytest',
+            'pytest-cov',
+            'ruff>=0.17,<0.18',
+            'setuptools>=70.1',
+            "triton>=3,<4; platform_system == 'Linux'",
+        ],
     },
     cmdclass={'build_py': BuildWithMim},
 )

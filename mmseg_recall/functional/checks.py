@@ -81,6 +81,25 @@ def _raise_if_earlier_step_failed() -> None:
             raise ValueError(_message(ids, earlier.num_classes))
 
 
+def check_in_a_later_step(low: Tensor, high: Tensor, num_classes: int) -> None:
+    """Have a call in a later step raise if there is an unknown id: if low <= high.
+
+    Args:
+        low: The smallest id that means nothing, on CUDA.
+        high: The largest.
+        num_classes: C.
+
+    Raises:
+        ValueError: If an earlier step is found to have had one.
+    """
+    _raise_if_earlier_step_failed()
+    id_range = torch.stack((low, high)).to('cpu', non_blocking=True)
+    done = torch.cuda.Event()
+    # The copy is on the stream of the target's device, which need not be the current one.
+    done.record(torch.cuda.current_stream(low.device))
+    _pending.append(_Pending(done, id_range, num_classes))
+
+
 def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
     """Return the mask of pixels that take part, and refuse labels that mean nothing.
 
@@ -110,16 +129,11 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
     if torch.compiler.is_compiling():
         torch._assert_async(~unknown.any(), f'target holds ids outside [0, {num_classes})')
     elif target.is_cuda:
-        _raise_if_earlier_step_failed()
         ids = target.long()
         # 2**40 and -1 are an empty range, low > high, when there is no unknown id.
         low = torch.where(unknown, ids, 2**40).amin() if ids.numel() else ids.new_tensor(0)
         high = torch.where(unknown, ids, -(2**40)).amax() if ids.numel() else ids.new_tensor(-1)
-        id_range = torch.stack((low, high)).to('cpu', non_blocking=True)
-        done = torch.cuda.Event()
-        # The copy is on the stream of the target's device, which need not be the current one.
-        done.record(torch.cuda.current_stream(target.device))
-        _pending.append(_Pending(done, id_range, num_classes))
+        check_in_a_later_step(low, high, num_classes)
     elif unknown.any():
         found = target[unknown].unique()
         ids = ', '.join(str(i) for i in found[:10].tolist()) + (', ...' if len(found) > 10 else '')

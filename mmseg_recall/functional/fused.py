@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
+from . import gpu, kernels
 from .blocks import (
     Pixels,
     Result,
@@ -56,6 +56,8 @@ def fused_class_nll_sums(
     Returns:
         (sums, counts), as :func:`class_nll_sums`. Once differentiable.
     """
+    if gpu.usable(logits):
+        return gpu.class_nll_sums(logits, target.long(), ignore_index, pixel_weight)
     target = readable(logits, target, ignore_index)
     sums, *counts = _ClassNllSums.apply(logits, target, ignore_index, pixel_weight)
     return sums, ClassCounts(*counts)
@@ -77,6 +79,8 @@ def fused_resized_class_nll_sums(
     """
     if logits.shape[2:] == target.shape[1:]:
         return fused_class_nll_sums(logits, target, ignore_index)
+    if gpu.usable(logits):
+        return gpu.resized_class_nll_sums(logits, target.long(), ignore_index, align_corners)
     target = readable(logits, target, ignore_index)
     sums, *counts = _ResizedClassNllSums.apply(logits, target, ignore_index, align_corners)
     return sums, ClassCounts(*counts)

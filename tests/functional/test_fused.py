@@ -260,9 +260,21 @@ SIZES = [
 @pytest.mark.parametrize(('low', 'size'), SIZES)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 def test_resized_equals_interpolate(low, size, align_corners, dtype, block) -> None:
-    logits, target = random_problem((2, *size), 5, dtype=dtype)
-    logits = 3 * torch.randn(2, 5, *low, generator=torch.Generator().manual_seed(1)).to(dtype)
-    gradient = torch.linspace(0.5, 2, 5)
+    check_resized(low, size, align_corners, dtype)
+
+
+def check_resized(
+    low: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool,
+    dtype: torch.dtype,
+    num_classes: int = 5,
+) -> None:
+    """Sums, counts and gradient are those of the logits that F.interpolate resizes."""
+    _, target = random_problem((2, *size), num_classes)
+    logits = torch.randn(2, num_classes, *low, generator=torch.Generator().manual_seed(1))
+    logits = 3 * logits.to(dtype)
+    gradient = torch.linspace(0.5, 2, num_classes)
 
     def run(function) -> tuple[Tensor, list[Tensor], Tensor]:
         x = logits.detach().requires_grad_()

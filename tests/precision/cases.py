@@ -1,4 +1,4 @@
-"""Every path that computes a loss: implementations, the compiled kernel or not, the fused tail."""
+"""Every path that computes a loss: implementations, by which kernels or none, the fused tail."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from mmseg_recall.losses import ClassWeightedLoss, available_losses
 
 NUM_CLASSES = 5
+WAYS = ('kernel', 'torch')
 Scorer = Callable[[Tensor], Tensor]
 
 
@@ -21,11 +22,11 @@ class Case(NamedTuple):
     name: str
     path: str
     """'loss', of an impl where it has several: 'plain' or 'fused'; 'tail', of a decode head."""
-    kernel: bool = True
-    """Whether the compiled kernel may be used."""
+    by: str = 'kernel'
+    """'kernel' of the processor, 'torch' without it, or 'triton', the kernels of a GPU."""
 
     def __str__(self) -> str:
-        return f'{self.name}-{self.path}' + ('' if self.kernel else '-no_kernel')
+        return f'{self.name}-{self.path}-{self.by}'
 
     @property
     def scale(self) -> int:
@@ -36,10 +37,12 @@ class Case(NamedTuple):
 def _cases() -> list[Case]:
     cases = []
     for name, cls in available_losses().items():
-        paths = ['fused', 'tail'] if issubclass(cls, ClassWeightedLoss) else ['loss']
-        cases += [Case(name, path, kernel) for path in paths for kernel in (True, False)]
         if issubclass(cls, ClassWeightedLoss):
-            cases.append(Case(name, 'plain'))
+            cases += [Case(name, path, by) for path in ('fused', 'tail') for by in WAYS]
+            # Interpreted, the tail takes minutes for what these tests ask: tests/functional.
+            cases += [Case(name, 'fused', 'triton'), Case(name, 'plain')]
+        else:
+            cases += [Case(name, 'loss', by) for by in WAYS]
     return cases
 
 
@@ -75,12 +78,15 @@ def samples_of(target: Tensor) -> list[SegDataSample]:
 
 def scorer(case: Case, target: Tensor) -> Scorer:
     """The loss of a case as a function of the logits alone."""
+    device = 'cuda' if case.by == 'triton' and torch.cuda.is_available() else 'cpu'
+    target = target.to(device)
     if case.path == 'tail':
-        head, samples = head_of(case.name), samples_of(target)
-        return lambda logits: head.loss_by_feat(logits, samples)[head.loss_decode.loss_name]
+        head, samples = head_of(case.name).to(device), samples_of(target)
+        name = head.loss_decode.loss_name
+        return lambda logits: head.loss_by_feat(logits.to(device), samples)[name].cpu()
     options = {} if case.path == 'loss' else dict(impl=case.path)
-    loss = MODELS.build(dict(loss_config(case.name), **options))
-    return lambda logits: loss(logits, target)
+    loss = MODELS.build(dict(loss_config(case.name), **options)).to(device)
+    return lambda logits: loss(logits.to(device), target).cpu()
 
 
 def problem(

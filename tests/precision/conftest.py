@@ -4,15 +4,18 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from mmseg_recall.functional import kernels
+from tests.functional.interpreter import use_gpu_kernels
 
 from .cases import CASES, Case
 
 
 @pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
-    """Each path of each loss, without the compiled kernel where the case says so."""
-    if not request.param.kernel:
+    """Each path of each loss, by the kernels that the case says."""
+    if request.param.by != 'kernel':
         monkeypatch.setattr(kernels, 'LIBRARY', None)
+    if request.param.by == 'triton':
+        use_gpu_kernels(monkeypatch)
     return request.param
 
 

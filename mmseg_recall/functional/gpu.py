@@ -1,0 +1,258 @@
+"""The Triton kernels of triton_kernels.py, and when they can be used.
+
+Triton comes with torch's builds for CUDA and ROCm. Without it, for float64 and for empty batches,
+the same numbers come from torch operations.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blocks import as_rows, from_rows, pixel_rows, refuse_double_backward
+from .checks import check_in_a_later_step, compute_dtype
+from .counts import ClassCounts
+
+# Of a tile: with four pixels a thread, what is looked for among the classes stays in it. Resizing
+# takes more registers.
+MAX_CLASSES = 8
+PIXELS = 512
+RESIZED_PIXELS = 256
+# Of the low resolution, that a program of the tail's backward takes.
+MAX_COLUMNS = 128
+
+
+def usable(logits: Tensor) -> bool:
+    """Whether Triton computes the loss of these logits: on a GPU, not in float64, not compiling."""
+    return (
+        logits.is_cuda
+        and compute_dtype(logits) == torch.float32
+        and logits.numel() > 0
+        and not torch.compiler.is_compiling()
+        and _is_installed()
+    )
+
+
+@lru_cache
+def _is_installed() -> bool:
+    return find_spec('triton') is not None
+
+
+def class_nll_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None, pixel_weight: Tensor | None
+) -> tuple[Tensor, ClassCounts]:
+    """As :func:`mmseg_recall.functional.fused.fused_class_nll_sums`, where :func:`usable`."""
+    sums, *counts = _ClassNllSums.apply(logits, target, ignore_index, pixel_weight)
+    return sums, ClassCounts(*counts)
+
+
+def resized_class_nll_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
+) -> tuple[Tensor, ClassCounts]:
+    """As :func:`mmseg_recall.functional.fused.fused_resized_class_nll_sums`, likewise."""
+    sums, *counts = _ResizedClassNllSums.apply(logits, target, ignore_index, align_corners)
+    return sums, ClassCounts(*counts)
+
+
+class _ClassNllSums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        ignore_index: int | None,
+        pixel_weight: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        rows = as_rows(logits)
+        labels, weight = _contiguous_rows(target), _contiguous_rows(pixel_weight)
+        strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
+        axes = _Axis(), _Axis()  # nothing to resize
+        sums, counts, *stats = _score(rows, labels, ignore_index, weight, strides, axes)
+        ctx.save_for_backward(logits, labels, weight, *stats)
+        ctx.ignore_index = ignore_index
+        ctx.mark_non_differentiable(*counts)
+        return sums, *counts
+
+    @staticmethod
+    def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
+        logits, labels, weight, *stats = ctx.saved_tensors
+        rows = as_rows(logits)
+        grad = torch.empty_like(rows)
+        num_images, num_classes, num_pixels = rows.shape
+        with _on(logits):
+            _kernels().differentiate[_ceil_div(num_pixels, PIXELS), num_images](
+                rows,
+                labels,
+                weight,
+                grad_sums.contiguous(),
+                *stats,
+                grad,
+                num_pixels,
+                num_classes,
+                ctx.ignore_index or 0,
+                *rows.stride(),
+                *grad.stride(),
+                IGNORES=ctx.ignore_index is not None,
+                WEIGHTED=weight is not None,
+                CLASSES=classes_of_tile(num_classes),
+                PIXELS=PIXELS,
+            )
+        return from_rows(grad, logits), None, None, None
+
+
+class _ResizedClassNllSums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
+    ) -> tuple[Tensor, ...]:
+        axes = tuple(
+            _axis(size, wanted, align_corners, logits.device)
+            for size, wanted in zip(logits.shape[2:], target.shape[1:], strict=True)
+        )
+        labels = target.contiguous()
+        sums, counts, *stats = _score(logits, labels, ignore_index, None, logits.stride(), axes)
+        ctx.save_for_backward(logits, labels, *stats)
+        ctx.ignore_index, ctx.axes = ignore_index, axes
+        ctx.mark_non_differentiable(*counts)
+        return sums, *counts
+
+    @staticmethod
+    def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
+        logits, labels, *stats = ctx.saved_tensors
+        y, x = ctx.axes
+        num_images, num_classes, height, width = logits.shape
+        classes = classes_of_tile(num_classes)
+        columns = min(MAX_COLUMNS, _power_of_2(width))
+        grad = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+        with _on(logits):
+            _kernels().differentiate_resized[
+                _ceil_div(width, columns),
+                height,
+                num_images * _ceil_div(num_classes, classes),
+            ](
+                logits,
+                labels,
+                grad_sums.contiguous(),
+                *stats,
+                grad,
+                *(y.first, y.weight, x.first, x.weight),
+                *(y.start, y.stop, x.start, x.stop),
+                x.most,
+                *labels.shape[1:],
+                height,
+                width,
+                num_classes,
+                ctx.ignore_index or 0,
+                *logits.stride(),
+                IGNORES=ctx.ignore_index is not None,
+                CLASSES=classes,
+                COLUMNS=columns,
+            )
+        return grad.to(logits.dtype), None, None, None
+
+
+def _score(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int | None,
+    weight: Tensor | None,
+    strides: tuple[int, ...],
+    axes: tuple[_Axis, _Axis],
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor, Tensor]:
+    """(sums, counts, largest logit and 1 / sum exp(x - top) of each pixel)."""
+    num_images, num_classes = logits.shape[:2]
+    num_pixels = labels[0].numel()
+    resized = axes[0].first is not None
+    pixels = RESIZED_PIXELS if resized else PIXELS
+    grid = _ceil_div(num_pixels, pixels), num_images
+    num_programs = grid[0] * grid[1]
+    sums = logits.new_empty(num_programs, num_classes, dtype=torch.float32)
+    counts = logits.new_empty(num_programs, 3, num_classes, dtype=torch.int32)
+    id_range = logits.new_empty(num_programs, 2, dtype=torch.int64)
+    tops, scales = logits.new_empty(2, *labels.shape, dtype=torch.float32)
+    y, x = axes
+    with _on(logits):
+        _kernels().score[grid](
+            logits,
+            labels,
+            weight,
+            *(sums, counts, id_range, tops, scales),
+            *(y.first, y.weight, x.first, x.weight),
+            num_pixels,
+            labels.shape[-1],
+            num_classes,
+            ignore_index or 0,
+            *strides,
+            IGNORES=ignore_index is not None,
+            WEIGHTED=weight is not None,
+            RESIZED=resized,
+            CLASSES=classes_of_tile(num_classes),
+            PIXELS=pixels,
+        )
+    check_in_a_later_step(id_range[:, 0].amin(), id_range[:, 1].amax(), num_classes)
+    total = sums.sum(0, dtype=torch.float64).float()
+    return total, counts.sum(0, dtype=torch.int64).unbind(), tops, scales
+
+
+class _Axis(NamedTuple):
+    """Bilinear resizing along one axis.
+
+    An output lies between the inputs ``first`` and ``first + 1`` and takes the share ``weight`` of
+    the second; an input takes part in the outputs from ``start`` to before ``stop``, ``most`` at
+    most.
+    """
+
+    first: Tensor | None = None
+    weight: Tensor | None = None
+    start: Tensor | None = None
+    stop: Tensor | None = None
+    most: int = 0
+
+
+@lru_cache(maxsize=64)
+def _axis(size_in: int, size_out: int, align_corners: bool, device: torch.device) -> _Axis:
+    # Resizing the unit vectors gives F.interpolate's own weights.
+    unit = torch.eye(size_in, dtype=torch.float32, device='cpu').unsqueeze(0)
+    weight = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0]
+    used = (weight > 0).int()
+    first, start = used.argmax(0), used.argmax(1)
+    # The input after the last weighs nothing.
+    second = F.pad(weight, (0, 0, 0, 1)).gather(0, first[None] + 1)[0]
+    number = used.sum(1)
+    tensors = first.int(), second, start.int(), (start + number).int()
+    return _Axis(*(t.to(device) for t in tensors), most=int(number.max()))
+
+
+def _contiguous_rows(image: Tensor | None) -> Tensor | None:
+    return None if image is None else pixel_rows(image).contiguous()
+
+
+def classes_of_tile(num_classes: int) -> int:
+    return min(_power_of_2(num_classes), MAX_CLASSES)
+
+
+def _power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _on(tensor: Tensor) -> AbstractContextManager:
+    """Triton launches on the current device, which need not be that of the tensor."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _kernels() -> Any:
+    from . import triton_kernels
+
+    return triton_kernels

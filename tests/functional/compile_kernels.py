@@ -1,0 +1,94 @@
+"""Compile the Triton kernels for GPUs that need not be there: what each takes, as JSON.
+
+python -m tests.functional.compile_kernels
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mmseg_recall.functional import gpu, triton_kernels
+
+POINTERS = {
+    **dict.fromkeys(('counts', 'first_y', 'first_x'), '*i32'),
+    **dict.fromkeys(('starts_y', 'stops_y', 'starts_x', 'stops_x'), '*i32'),
+    **dict.fromkeys(('sums', 'tops', 'scales', 'weights_y', 'weights_x'), '*fp32'),
+    **dict.fromkeys(('pixel_weight', 'class_factor'), '*fp32'),
+    **dict.fromkeys(('target', 'id_range'), '*i64'),
+}
+# What Triton makes of an argument that it finds to be a multiple of 16.
+EVEN = [['tt.divisibility', 16]]
+
+
+def compile_kernel(
+    function: triton.JITFunction, constants: dict, logits: str, capability: int, even: bool
+) -> dict[str, int]:
+    """Registers a thread, bytes of the stack (spilled registers), and loads and stores by width."""
+    names = function.arg_names
+    types = POINTERS | dict(
+        logits=logits, grad='*fp32' if 'resized' in function.__name__ else logits
+    )
+    signature = {n: 'constexpr' if n in constants else types.get(n, 'i32') for n in names}
+    strides = [n for n in names if n.endswith('stride') or n == 'num_pixels']
+    multiples = [n for n in names if signature[n][0] == '*' or (even and n in strides)]
+    source = ASTSource(
+        function,
+        signature,
+        constexprs={(names.index(n),): value for n, value in constants.items()},
+        attrs={(names.index(n),): EVEN for n in multiples if n not in constants},
+    )
+    compiled = triton.compile(source, target=GPUTarget('cuda', capability, 32))
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(compiled.asm['cubin'])
+        file.flush()
+        tool = Path(triton.__path__[0], 'backends/nvidia/bin/cuobjdump')
+        usage = subprocess.run([tool, '-res-usage', file.name], capture_output=True, text=True)
+    registers, stack = re.search(r'REG:(\d+) STACK:(\d+)', usage.stdout + usage.stderr).groups()
+    ptx = compiled.asm['ptx']
+    return dict(
+        registers=int(registers),
+        stack=int(stack),
+        wide_loads=len(re.findall(r'ld\.global\S*\.v[24]', ptx)),
+        wide_stores=len(re.findall(r'st\.global\S*\.v[24]', ptx)),
+    )
+
+
+def main() -> None:
+    classes = gpu.classes_of_tile(19)
+    no_resizing = dict.fromkeys(('first_y', 'weights_y', 'first_x', 'weights_x'), None)
+    rows = dict(IGNORES=True, column_stride=1, CLASSES=classes, PIXELS=gpu.PIXELS)
+    plain, weighted = dict(WEIGHTED=False, pixel_weight=None), dict(WEIGHTED=True)
+    score, differentiate = triton_kernels.score, triton_kernels.differentiate
+    unresized = dict(RESIZED=False, row_stride=0, **no_resizing)
+    kernels = {
+        'score': (score, rows | unresized | plain),
+        'score, weighted': (score, rows | unresized | weighted),
+        'score, resized': (
+            score,
+            rows | plain | dict(RESIZED=True, PIXELS=gpu.RESIZED_PIXELS),
+        ),
+        'differentiate': (differentiate, rows | plain | dict(grad_column_stride=1)),
+        'differentiate, weighted': (differentiate, rows | weighted | dict(grad_column_stride=1)),
+        'differentiate, resized': (
+            triton_kernels.differentiate_resized,
+            dict(IGNORES=True, CLASSES=classes, COLUMNS=gpu.MAX_COLUMNS, column_stride=1),
+        ),
+    }
+    for logits, capability, even in itertools.product(('*fp32', '*bf16'), (80, 90), (True, False)):
+        for name, (function, constants) in kernels.items():
+            taken = compile_kernel(function, constants, logits, capability, even)
+            key = dict(kernel=name, logits=logits, capability=capability, even=even)
+            print(json.dumps(key | taken))
+
+
+if __name__ == '__main__':
+    main()

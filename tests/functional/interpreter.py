@@ -1,0 +1,48 @@
+"""The kernels of a GPU, on one where there is one, else in Triton's interpreter (conftest.py)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmseg_recall import functional
+from mmseg_recall.functional import gpu
+from mmseg_recall.functional.checks import compute_dtype
+
+
+def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Have the losses that ``modules`` call on tensors in main memory take the path of a GPU."""
+    if torch.cuda.is_available():
+        for module in modules:
+            for name in ('class_nll_sums', 'resized_class_nll_sums'):
+                patch.setattr(module, name, moved(getattr(functional, name)))
+    else:
+        patch.setattr(gpu, 'usable', usable)
+        patch.setattr(gpu, 'check_in_a_later_step', check_at_once)
+
+
+def moved(function):
+    """The function with its tensors moved to the GPU and what it returns moved back."""
+
+    def call(*tensors: Tensor, **options):
+        options = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in options.items()}
+        sums, counts = function(*[t.cuda() for t in tensors], **options)
+        return sums.cpu(), type(counts)(*[c.cpu() for c in counts])
+
+    return call
+
+
+def usable(logits: Tensor) -> bool:
+    return (
+        compute_dtype(logits) == torch.float32
+        and logits.numel() > 0
+        and not torch.compiler.is_compiling()
+    )
+
+
+def check_at_once(low: Tensor, high: Tensor, num_classes: int) -> None:
+    if low <= high:
+        raise ValueError(f'ids outside [0, {num_classes}): between {low} and {high}')

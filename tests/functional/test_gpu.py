@@ -1,0 +1,164 @@
+"""The Triton kernels: their numbers, and that they compile for GPUs without spilling registers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from mmseg_recall.functional.gpu import usable
+from tests.functional import test_fused
+from tests.functional.interpreter import use_gpu_kernels
+
+# These run here a second time, on the path of this module.
+from tests.functional.test_fused import (
+    check_resized,
+    random_problem,
+    scores,
+    test_double_backward_says_so,  # noqa: F401
+    test_equals_the_oracle,  # noqa: F401
+    test_keeps_nothing_of_the_size_of_the_logits,  # noqa: F401
+    test_no_less_exact_than_torch,  # noqa: F401
+)
+from tests.losses.batches import hostile_batches
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.fixture(scope='module', autouse=True)
+def path() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        use_gpu_kernels(patch, test_fused)
+        yield
+
+
+@pytest.mark.parametrize('num_classes', [1, 2, 9, 40])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_equals_the_plain_path(num_classes: int, weighted: bool) -> None:
+    """Several strips of pixels, several tiles of classes, and rests of both."""
+    logits, target = random_problem((2, 27, 41), num_classes, dtype=torch.float32)
+    gradient = torch.linspace(-1, 2, num_classes)
+    options = dict(pixel_weight=torch.rand(target.shape)) if weighted else {}
+    got = scores(logits, target, gradient, impl='fused', **options)
+    want = scores(logits.double(), target, gradient, impl='plain', **options)
+    torch.testing.assert_close(got[0].double(), want[0], rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(got[1], want[1], strict=True))
+    torch.testing.assert_close(got[2].double(), want[2], rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(batch=hostile_batches())
+def test_hostile_batches(batch) -> None:
+    options = dict(ignore_index=batch.ignore_index)
+    gradient = torch.ones(batch.num_classes)
+    got = scores(batch.logits, batch.target, gradient, impl='fused', **options)
+    want = scores(batch.logits.double(), batch.target, gradient, impl='plain', **options)
+    # A log-likelihood of 1e5 is a difference of logits whose digits float32 has not all.
+    torch.testing.assert_close(got[0].double(), want[0].double(), rtol=1e-5, atol=1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(got[1], want[1], strict=True))
+    rounding = max(torch.finfo(batch.logits.dtype).eps, 1e-5)
+    torch.testing.assert_close(got[2].double(), want[2], rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize('num_classes', [5, 20])
+@pytest.mark.parametrize(
+    'values', [[0.0], [-0.0, 0.0], [1.0, 2.0], [NAN, 1.0, INF], [INF, 0.0, -INF], [-INF]]
+)
+def test_what_is_no_number_is_as_in_torch(values: list[float], num_classes: int) -> None:
+    """Ties, both zeros, NaN and infinities: sums, gradient and argmax."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(values), (1, num_classes, 4, 30), generator=generator)
+    logits = torch.tensor(values)[chosen]
+    logits[:, :, 0] = torch.randn(num_classes, 30, generator=generator)
+    target = torch.randint(num_classes, (1, 4, 30), generator=generator)
+    target[:, :, ::5] = 255
+    got, want = (
+        scores(logits, target, torch.ones(num_classes), impl=i) for i in ('fused', 'plain')
+    )
+    torch.testing.assert_close(got[0], want[0], rtol=1e-6, atol=1e-5, equal_nan=True)
+    assert all(torch.equal(a, b) for a, b in zip(got[1], want[1], strict=True))
+    torch.testing.assert_close(got[2], want[2], rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize('layout', ['channels_last', 'width_first', 'pixels'])
+def test_layouts(layout: str) -> None:
+    logits, target = random_problem((2, 6, 7), 5, dtype=torch.float32)
+    if layout == 'channels_last':
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    if layout == 'width_first':
+        logits = logits.transpose(2, 3).contiguous().transpose(2, 3)
+    if layout == 'pixels':
+        logits, target = logits[:, :, 0, 0], target[:, 0, 0]
+    got, want = (scores(logits, target, torch.arange(5.0), impl=i) for i in ('fused', 'plain'))
+    torch.testing.assert_close(got[0], want[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(got[2], want[2], rtol=1e-5, atol=1e-6)
+    if layout == 'channels_last':
+        assert got[2].stride() == logits.stride()
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize(
+    ('low', 'size', 'num_classes', 'dtype'),
+    [
+        ((2, 3), (8, 12), 5, torch.float32),  # integer scale
+        ((3, 4), (11, 15), 19, torch.float32),  # non-integer scale, several tiles of classes
+        ((4, 4), (13, 13), 5, torch.bfloat16),
+        ((9, 8), (4, 3), 5, torch.float32),  # smaller
+        ((1, 1), (4, 5), 2, torch.float16),
+        ((5, 2), (5, 6), 5, torch.float32),  # one axis stays as it is
+        ((1, 130), (2, 140), 2, torch.float32),  # more columns than a program takes
+    ],
+)
+def test_resized_equals_interpolate(low, size, num_classes, dtype, align_corners) -> None:
+    check_resized(low, size, align_corners, dtype, num_classes)
+
+
+def test_no_pixel_takes_part() -> None:
+    logits, target = random_problem((1, 3, 3), 4, dtype=torch.float32)
+    target.fill_(255)
+    sums, counts, grad = scores(logits, target, torch.ones(4), impl='fused')
+    assert not (sums.any() or torch.stack(counts).any() or grad.any())
+
+
+@pytest.mark.parametrize(('ids', 'found'), [([300], 'between 300 and 300'), ([-7, 9], '-7 and 9')])
+def test_unknown_ids_are_refused(ids: list[int], found: str) -> None:
+    logits, target = random_problem((1, 30, 30), 4, dtype=torch.float32)
+    target[0, 20, : len(ids)] = torch.tensor(ids)
+    with pytest.raises(ValueError, match=found):
+        for _ in range(2):  # on a GPU it is the next call that raises
+            test_fused.class_nll_sums(logits, target, impl='fused')
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+
+
+def test_is_for_tensors_on_a_gpu() -> None:
+    logits = torch.zeros(1, 2, 3)
+    assert not usable(logits)
+    assert usable(logits.cuda()) if torch.cuda.is_available() else True
+
+
+@pytest.mark.slow
+def test_compiles_for_gpus_without_spilling() -> None:
+    """The interpreter is more lenient than the compiler, which needs no GPU to compile for one."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'tests.functional.compile_kernels'],
+        env={k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'},
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    kernels = [json.loads(line) for line in done.stdout.splitlines() if line[0] == '{']
+    assert len(kernels) == 48
+    # A spilled register or two, of 4 bytes, lie in the cache.
+    assert [k for k in kernels if k['stack'] > 16] == []
+    # 8 or 16 bytes at a time, where rows are a multiple of 16.
+    even = [k for k in kernels if k['even'] and 'resized' not in k['kernel']]
+    assert all(k['wide_loads'] >= 6 for k in even)
+    assert all(k['wide_stores'] >= 4 for k in even if 'differentiate' in k['kernel'])
