@@ -118,6 +118,10 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
     contents = {name: text.encode() for name, text in files.items()} | pictures
     for name, content in contents.items():
         write_atomically(out / name, content)
+    # Of comparisons that an earlier rendering had and this one has not.
+    for figure in (out / 'figures').glob('*-[0-9]*.[sp][vn]g'):
+        if f'figures/{figure.name}' not in contents:
+            figure.unlink()
     return problems
 
 

@@ -59,6 +59,18 @@ def test_rendering_again_gives_the_same_bytes_apart_from_the_date(records, repor
     assert dated == {'report.html', 'README.md'}
 
 
+def test_figures_of_a_comparison_that_is_gone_go_too(records, report, tmp_path):
+    figures = tmp_path / 'figures'
+    figures.mkdir()
+    names = ('scatter-99.svg', 'panel-99.png', 'mine.png')
+    for name in names:
+        (figures / name).touch()
+    render_report([records], tmp_path, DATE)
+    assert [(figures / name).exists() for name in names] == [False, False, True]
+    (figures / 'mine.png').unlink()
+    assert files(tmp_path) == files(report)
+
+
 class Page(HTMLParser):
     """Ids, links and descriptions of a page."""
 
