@@ -83,21 +83,27 @@ class SegmentationLoss(nn.Module):
             target: (N, ...).
             weight: (N, ...), a factor per pixel (from a head's pixel sampler), or None.
             ignore_index: Overrides the constructor's, unless None.
-            reduction_override: 'none' is what a sampler asks for that needs a loss per pixel.
+            reduction_override: 'none' is what a sampler asks for that needs a loss per pixel;
+                'mean' is what these losses give.
             kwargs: What else a head passes (avg_factor, ...); not used.
 
         Returns:
             Scalar, float32 (float64 for float64 logits).
 
         Raises:
-            ValueError: reduction_override='none'; shapes, labels and weights that do not fit; the
-                default ignore_index where 255 is a class.
+            ValueError: A reduction_override but 'mean'; shapes, labels and weights that do not
+                fit; the default ignore_index where 255 is a class.
         """
         if reduction_override == 'none':
             raise ValueError(
                 f'{type(self).__name__} has no value per pixel, which OHEMPixelSampler without '
                 'thresh asks for: give the sampler of the decode head a thresh (mmseg uses 0.7), '
                 'or remove the sampler'
+            )
+        if reduction_override not in (None, 'mean'):
+            raise ValueError(
+                f'{type(self).__name__} has a mean only: '
+                f"reduction_override must be 'mean' or None, got {reduction_override!r}"
             )
         ignore = self.ignore_index if ignore_index is None else ignore_index
         if ignore_index is None and ignore == 255 < logits.shape[1]:

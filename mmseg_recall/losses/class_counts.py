@@ -23,8 +23,8 @@ class ClassCountsLoss(SegmentationLoss):
     """Base of the losses that know how many pixels of each class the training set has.
 
     Args:
-        class_counts: Pixels of each class in the training set: a list, or the path of the JSON
-            file that ``tools/class_statistics.py CONFIG`` writes. Required.
+        class_counts: Pixels of each class in the training set: a list, an array, a tensor, or the
+            path of the JSON file that ``tools/class_statistics.py CONFIG`` writes. Required.
         num_classes: C, to refuse counts of another length at once instead of at the first batch;
             LossRunner gives that of the head.
         kwargs: Of :class:`SegmentationLoss`.
@@ -91,7 +91,8 @@ def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
     """N_c of each class from a list, or from the JSON file of ``tools/class_statistics.py``.
 
     Args:
-        source: Counts, one a class, in [0, 2**63), not all zero; or a file's path.
+        source: Counts, one a class, in [0, 2**63), not all zero, in a list, array or tensor; or a
+            file's path.
 
     Returns:
         (C,) float64.
@@ -106,7 +107,8 @@ def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
     """
     if isinstance(source, (str, Path)):
         return _checked(_read(Path(source))['pixels'], f'the class counts in {source}')
-    return _checked(source, 'class_counts')
+    # A tensor or an array.
+    return _checked(source.tolist() if hasattr(source, 'tolist') else source, 'class_counts')
 
 
 def load_class_names(source: Sequence[float] | str | Path) -> list[str] | None:

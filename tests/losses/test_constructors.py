@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +95,14 @@ def test_counts_from_a_file_are_those_of_the_list(cls: type, tmp_path: Path) -> 
     path = tmp_path / 'class_counts.json'
     path.write_text(json.dumps(dict(classes=['a', 'b', 'c'], pixels=[7, 0, 2])))
     assert torch.equal(cls(class_counts=str(path)).weight, cls(class_counts=[7, 0, 2]).weight)
+
+
+@pytest.mark.parametrize(
+    'convert', [torch.tensor, np.array, tuple], ids=['tensor', 'array', 'tuple']
+)
+def test_counts_may_be_a_tensor_or_an_array(convert) -> None:
+    counts = InverseFrequencyLoss(convert([6, 2])).class_counts
+    assert torch.equal(counts, torch.tensor([6.0, 2.0], dtype=torch.float64))
 
 
 @STATISTICS_BALANCED

@@ -37,6 +37,16 @@ def batch(size: tuple[int, ...] = (9, 8)) -> tuple[Tensor, Tensor]:
     return logits, torch.randint(3, (2, *size), generator=generator)
 
 
+@every_loss
+def test_a_mean_is_all_there_is(name: str) -> None:
+    loss = build(name, 3)
+    value = loss(*batch())
+    assert torch.equal(loss(*batch(), reduction_override='mean'), value)
+    for other, words in [('sum', "a mean only: .* got 'sum'"), ('none', 'no value per pixel')]:
+        with pytest.raises(ValueError, match=words):
+            loss(*batch(), reduction_override=other)
+
+
 @pytest.mark.parametrize('name', WEIGHTING)
 @pytest.mark.parametrize('dtype', [torch.bool, torch.int32, torch.int64, torch.float64])
 def test_a_weight_of_any_type_counts_as_its_values(name: str, dtype: torch.dtype) -> None:
