@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mmseg_recall.functional import resized_class_nll_sums
 from mmseg_recall.losses.performance_balanced import RecallLoss
-from mmseg_recall.models import FusedTail, fuse_tails
+from mmseg_recall.models import FusedTail, fuse_tails, fused_head
+from tests.functional.interpreter import use_gpu_kernels
 
 CE = dict(type='CrossEntropyLoss', loss_weight=0.7, avg_non_ignore=True)
 CE_STOCK = dict(type='CrossEntropyLoss', loss_name='loss_ce_all')
@@ -115,6 +116,11 @@ def test_equals_the_stock_head(name: str, align_corners: bool, tiled: list[int])
 def test_losses_of_the_family(loss: dict | list, tiled: list[int]) -> None:
     assert_alike('FCNHead', loss)
     assert len(tiled) == 2  # in float32 and in float64
+
+
+def test_by_the_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_gpu_kernels(monkeypatch, fused_head)
+    assert_alike('FCNHead', [CE, RECALL, FREQUENCY], size=(20, 22))
 
 
 def test_nothing_to_learn_from(tiled: list[int]) -> None:
