@@ -15,15 +15,9 @@ import triton.language as tl
 
 # An id that no label has: a strip without unknown labels has the range (NO_ID, -NO_ID).
 NO_ID = tl.constexpr(2**40)
-LEAST = tl.constexpr(-(2**31))
-
-
-@triton.jit
-def order(x):
-    """Integers in the order in which torch's argmax takes floats: -0 is 0, NaN is the largest."""
-    bits = tl.where(x == 0, 0.0, x).to(tl.int32, bitcast=True)
-    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return tl.where(x == x, key, 0x7FFFFFFF)
+# Where a class is looked for: none, and the distance of those whose logit is NaN, which come first.
+NONE = tl.constexpr(2**30)
+NAN = tl.constexpr(2**29)
 
 
 @triton.jit
@@ -40,32 +34,17 @@ def read_labels(target, at, inside, num_classes, ignore_index, IGNORES: tl.const
 
 
 @triton.jit
-def load_tile(
-    logits,
-    classes,
-    class_stride,
-    mask,
-    other,
-    at,
-    right,
-    down,
-    weight_x,
-    weight_y,
-    RESIZED: tl.constexpr,
-):
-    """Logits (classes, pixels) in float32: at ``at``, or between there and ``right`` and ``down``.
+def load_logits(from_, mask, other, right, down, weight_x, weight_y, RESIZED: tl.constexpr):
+    """In float32: those at ``from_``, or between there and its neighbours of the low resolution.
 
     ``right`` and ``down`` are the distances of the neighbours, ``weight_x`` and ``weight_y`` their
     weights.
     """
-    from_ = logits + classes.to(tl.int64)[:, None] * class_stride + at[None, :]
     x = tl.load(from_, mask=mask, other=other).to(tl.float32)
     if RESIZED:
-        weight_x, weight_y = weight_x[None, :], weight_y[None, :]
-        x_right = tl.load(from_ + right[None, :], mask=mask, other=other).to(tl.float32)
-        from_ += down[None, :]
-        below = tl.load(from_, mask=mask, other=other).to(tl.float32)
-        below_right = tl.load(from_ + right[None, :], mask=mask, other=other).to(tl.float32)
+        x_right = tl.load(from_ + right, mask=mask, other=other).to(tl.float32)
+        below = tl.load(from_ + down, mask=mask, other=other).to(tl.float32)
+        below_right = tl.load(from_ + down + right, mask=mask, other=other).to(tl.float32)
         x = (1 - weight_x) * x + weight_x * x_right
         below = (1 - weight_x) * below + weight_x * below_right
         # What is masked may be infinite, and weigh nothing.
@@ -131,41 +110,46 @@ def score(
     down = (weight_y > 0).to(tl.int32) * row_stride
     right = (weight_x > 0).to(tl.int32) * column_stride
 
+    top = tl.full([PIXELS], float('-inf'), tl.float32)
     shift = tl.zeros([PIXELS], tl.float32)
     total = tl.zeros([PIXELS], tl.float32)
-    own = tl.zeros([PIXELS], tl.float32)
-    best = tl.full([PIXELS], LEAST, tl.int32)
     prediction = tl.zeros([PIXELS], tl.int32)
     for first in range(0, num_classes, CLASSES):
-        classes = first + tl.arange(0, CLASSES)
-        mask = (classes < num_classes)[:, None] & inside[None, :]
-        x = load_tile(
-            logits,
-            classes,
-            class_stride,
+        classes = first + tl.arange(0, CLASSES)[:, None]
+        mask = (classes < num_classes) & inside[None, :]
+        x = load_logits(
+            logits + classes.to(tl.int64) * class_stride + at[None, :],
             mask,
             float('-inf'),
-            at,
-            right,
-            down,
-            weight_x,
-            weight_y,
+            right[None, :],
+            down[None, :],
+            weight_x[None, :],
+            weight_y[None, :],
             RESIZED,
         )
-        key = tl.where(mask, order(x), LEAST)
-        tile_best = tl.max(key, 0)
-        is_best = key == tile_best[None, :]
-        tile_prediction = tl.min(tl.where(is_best, classes[:, None], 0x7FFFFFFF), 0)
-        prediction = tl.where(tile_best > best, tile_prediction, prediction)
-        best = tl.maximum(best, tile_best)
-        top = (best ^ ((best >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+        # The argmax as torch has it: the first of equals, and a NaN is larger than all.
+        tile_top = tl.max(x, 0)
+        candidates = tl.where(x == tile_top[None, :], classes, NONE)
+        found = tl.min(tl.where(x == x, candidates, classes - NAN), 0)
+        better = (tile_top > top) | (found < 0)
+        prediction = tl.where(better & (prediction >= 0), found, prediction)
+        top = tl.maximum(top, tile_top)
         # Minus infinity less itself is no number: a class that is impossible adds nothing.
         new_shift = tl.where(top == float('-inf'), 0.0, top)
         total = tl.where(total == 0, 0.0, total * tl.exp(shift - new_shift))
         total += tl.sum(tl.exp(x - new_shift[None, :]), 0)
         shift = new_shift
-        own += tl.sum(tl.where(classes[:, None] == label[None, :], x, 0.0), 0)
-
+    prediction = tl.where(prediction < 0, prediction + NAN, prediction)
+    own = load_logits(
+        logits + label.to(tl.int64) * class_stride + at,
+        label >= 0,
+        0.0,
+        right,
+        down,
+        weight_x,
+        weight_y,
+        RESIZED,
+    )
     nll = tl.log(total) - (own - shift)
     if WEIGHTED:
         nll *= tl.load(pixel_weight + at_pixel, mask=inside, other=0.0)
@@ -174,19 +158,20 @@ def score(
 
     sums += program * num_classes
     counts += program * 3 * num_classes
-    hit = (prediction == label).to(tl.int32)
+    # Three counts in one number: pixels, true positives, predictions.
+    labelled_as = 1 + ((prediction == label).to(tl.int32) << 10)
     prediction = tl.where(label >= 0, prediction, -1)
     for first in range(0, num_classes, CLASSES):
         classes = first + tl.arange(0, CLASSES)
         mask = classes < num_classes
         labelled = classes[:, None] == label[None, :]
+        predicted = classes[:, None] == prediction[None, :]
         tl.store(sums + classes, tl.sum(tl.where(labelled, nll[None, :], 0.0), 1), mask=mask)
-        # Two counts in one number.
-        pixels_and_hits = tl.sum(tl.where(labelled, (1 + (hit << 16))[None, :], 0), 1)
-        predicted = tl.sum((classes[:, None] == prediction[None, :]).to(tl.int32), 1)
-        tl.store(counts + classes, pixels_and_hits & 0xFFFF, mask=mask)
-        tl.store(counts + num_classes + classes, pixels_and_hits >> 16, mask=mask)
-        tl.store(counts + 2 * num_classes + classes, predicted, mask=mask)
+        packed = tl.where(labelled, labelled_as[None, :], 0) + tl.where(predicted, 1 << 20, 0)
+        packed = tl.sum(packed, 1)
+        tl.store(counts + classes, packed & 0x3FF, mask=mask)
+        tl.store(counts + num_classes + classes, (packed >> 10) & 0x3FF, mask=mask)
+        tl.store(counts + 2 * num_classes + classes, packed >> 20, mask=mask)
 
 
 @triton.jit
@@ -280,6 +265,7 @@ def differentiate_resized(
     tiles = tl.cdiv(num_classes, CLASSES)
     image = (tl.program_id(2) // tiles).to(tl.int64)
     classes = tl.program_id(2) % tiles * CLASSES + tl.arange(0, CLASSES)
+    wide_classes = classes.to(tl.int64)[:, None]
     is_class, is_column = classes < num_classes, column < low_width
     start_x = tl.load(starts_x + column, mask=is_column, other=0)
     stop_x = tl.load(stops_x + column, mask=is_column, other=0)
@@ -305,22 +291,19 @@ def differentiate_resized(
             factor *= share_y * tl.where(first_column == column, 1 - weight_x, weight_x)
             top = tl.load(tops + at_pixel, mask=inside, other=0.0)
             scale = tl.load(scales + at_pixel, mask=inside, other=0.0)
-            tile = load_tile(
-                logits,
-                classes,
-                class_stride,
+            tile = load_logits(
+                logits + wide_classes * class_stride + at[None, :],
                 mask,
                 0.0,
-                at,
-                right,
-                down,
-                weight_x,
-                weight_y,
+                right[None, :],
+                down[None, :],
+                weight_x[None, :],
+                weight_y[None, :],
                 True,
             )
             p = tl.exp(tile - top[None, :]) * scale[None, :]
             one_hot = (classes[:, None] == label[None, :]).to(tl.float32)
             total += factor[None, :] * (p - one_hot)
-    to = grad + (image * num_classes + classes.to(tl.int64)[:, None]) * low_height * low_width
+    to = grad + (image * num_classes + wide_classes) * low_height * low_width
     to += row * low_width + column[None, :]
     tl.store(to, total, mask=is_class[:, None] & is_column[None, :])
