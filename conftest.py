@@ -1,7 +1,7 @@
 """Settings that have to be made before anything is imported.
 
 Without a GPU Triton interprets its kernels. What `make test-classification` runs is left out where
-mmpretrain is not installed.
+mmpretrain is not installed, and the kernels are not read where Triton is not.
 """
 
 import os
@@ -15,3 +15,4 @@ if not torch.cuda.is_available():
 collect_ignore_glob = (
     [] if find_spec('mmpretrain') else ['mmseg_recall/classification/*', 'tests/classification/*']
 )
+collect_ignore = [] if find_spec('triton') else ['mmseg_recall/functional/triton_kernels.py']

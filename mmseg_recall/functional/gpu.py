@@ -1,7 +1,7 @@
 """The Triton kernels of triton_kernels.py, and when they can be used.
 
-Triton comes with torch's builds for CUDA and ROCm. Without it, for float64 and for empty batches,
-the same numbers come from torch operations.
+Triton comes with torch's builds for CUDA and ROCm. Without it, or with one before 3.3, for float64
+and for empty batches the same numbers come from torch operations.
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ def usable(logits: Tensor) -> bool:
         and compute_dtype(logits) == torch.float32
         and logits.numel() > 0
         and not torch.compiler.is_compiling()
-        and _is_installed()
+        and has_triton()
     )
 
 
 @lru_cache
-def _is_installed() -> bool:
-    return find_spec('triton') is not None
+def has_triton() -> bool:
+    """Whether there is a Triton that the kernels are tested with: 3.3, of torch 2.7, or later."""
+    if find_spec('triton') is None:
+        return False
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split('.')[:2]) >= (3, 3)
 
 
 def class_nll_sums(

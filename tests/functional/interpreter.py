@@ -37,7 +37,8 @@ def moved(function):
 
 def usable(logits: Tensor) -> bool:
     return (
-        compute_dtype(logits) == torch.float32
+        gpu.has_triton()
+        and compute_dtype(logits) == torch.float32
         and logits.numel() > 0
         and not torch.compiler.is_compiling()
     )

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from mmseg_recall.functional import gpu
 from mmseg_recall.functional.gpu import usable
 from tests.functional import test_fused
 from tests.functional.interpreter import use_gpu_kernels
@@ -127,7 +128,7 @@ def test_no_pixel_takes_part() -> None:
     assert not (sums.any() or torch.stack(counts).any() or grad.any())
 
 
-@pytest.mark.parametrize(('ids', 'found'), [([300], 'between 300 and 300'), ([-7, 9], '-7 and 9')])
+@pytest.mark.parametrize(('ids', 'found'), [([300], '300'), ([-7, 9], '-7.* 9')])
 def test_unknown_ids_are_refused(ids: list[int], found: str) -> None:
     logits, target = random_problem((1, 30, 30), 4, dtype=torch.float32)
     target[0, 20, : len(ids)] = torch.tensor(ids)
@@ -144,21 +145,23 @@ def test_is_for_tensors_on_a_gpu() -> None:
     assert usable(logits.cuda()) if torch.cuda.is_available() else True
 
 
-@pytest.mark.slow
-def test_compiles_for_gpus_without_spilling() -> None:
-    """The interpreter is more lenient than the compiler, which needs no GPU to compile for one."""
-    done = subprocess.run(
-        [sys.executable, '-m', 'tests.functional.compile_kernels'],
-        env={k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'},
-        capture_output=True,
-        text=True,
-    )
-    assert not done.returncode, done.stderr
-    kernels = [json.loads(line) for line in done.stdout.splitlines() if line[0] == '{']
-    assert len(kernels) == 48
-    # A spilled register or two, of 4 bytes, lie in the cache.
-    assert [k for k in kernels if k['stack'] > 16] == []
-    # 8 or 16 bytes at a time, where rows are a multiple of 16.
-    even = [k for k in kernels if k['even'] and 'resized' not in k['kernel']]
-    assert all(k['wide_loads'] >= 6 for k in even)
-    assert all(k['wide_stores'] >= 4 for k in even if 'differentiate' in k['kernel'])
+if gpu.has_triton():
+
+    @pytest.mark.slow
+    def test_compiles_for_gpus_without_spilling() -> None:
+        """The compiler, which needs no GPU to compile for one, refuses what is interpreted."""
+        done = subprocess.run(
+            [sys.executable, '-m', 'tests.functional.compile_kernels'],
+            env={k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'},
+            capture_output=True,
+            text=True,
+        )
+        assert not done.returncode, done.stderr
+        kernels = [json.loads(line) for line in done.stdout.splitlines() if line[0] == '{']
+        assert len(kernels) == 48
+        # A spilled register or two, of 4 bytes, lie in the cache.
+        assert [k for k in kernels if k['stack'] > 16] == []
+        # 8 or 16 bytes at a time, where rows are a multiple of 16.
+        even = [k for k in kernels if k['even'] and 'resized' not in k['kernel']]
+        assert all(k['wide_loads'] >= 6 for k in even)
+        assert all(k['wide_stores'] >= 4 for k in even if 'differentiate' in k['kernel'])
