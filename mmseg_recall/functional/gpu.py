@@ -19,23 +19,30 @@ from .blocks import as_rows, from_rows, pixel_rows, refuse_double_backward
 from .checks import check_in_a_later_step, compute_dtype
 from .counts import ClassCounts
 
-# Of a tile: with four pixels a thread, what is looked for among the classes stays in it. Resizing
-# takes more registers.
+# Of a tile: with whole pixels a thread, four or one, what is looked for among the classes stays in
+# it. Resizing takes more registers.
 MAX_CLASSES = 8
 PIXELS = 512
-RESIZED_PIXELS = 256
+RESIZED_PIXELS = 128
 # Of the low resolution, that a program of the tail's backward takes.
 MAX_COLUMNS = 128
 
 
 def usable(logits: Tensor) -> bool:
     """Whether Triton computes the loss of these logits: on a GPU, not in float64, not compiling."""
+    return logits.is_cuda and supported(logits) and not torch.compiler.is_compiling()
+
+
+def supported(logits: Tensor) -> bool:
+    """Whether the kernels take logits of this type and size."""
+    # The farthest logit of an image, of which (N, C) are one.
+    axes = range(logits.dim() > 2, logits.dim())
+    farthest = sum((logits.shape[axis] - 1) * logits.stride(axis) for axis in axes)
     return (
-        logits.is_cuda
+        has_triton()
         and compute_dtype(logits) == torch.float32
         and logits.numel() > 0
-        and not torch.compiler.is_compiling()
-        and has_triton()
+        and farthest < 2**31
     )
 
 

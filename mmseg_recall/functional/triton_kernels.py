@@ -4,7 +4,7 @@ A program takes a strip of pixels. Its logits, some classes at a time, are a til
 that lives in registers, so that each pass reads the logits once. ``resized`` logits are those of
 the low resolution, from which a tile is made where it is needed: they stay in the cache, and the
 full resolution exists nowhere. Nothing is added up by atomics: every program writes sums of its
-own, which gpu.py adds in a fixed order.
+own, which gpu.py adds in a fixed order. Distances within an image have 32 bits.
 
 NaN and infinity mean what they mean in torch.
 """
@@ -90,8 +90,10 @@ def score(
     program = image.to(tl.int64) * tl.num_programs(0) + strip
     pixel = strip * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < num_pixels
-    at_pixel = image.to(tl.int64) * num_pixels + pixel
-    label, ids, unknown = read_labels(target, at_pixel, inside, num_classes, ignore_index, IGNORES)
+    start = image.to(tl.int64) * num_pixels
+    label, ids, unknown = read_labels(
+        target + start, pixel, inside, num_classes, ignore_index, IGNORES
+    )
     tl.store(id_range + 2 * program, tl.min(tl.where(unknown, ids, NO_ID), 0))
     tl.store(id_range + 2 * program + 1, tl.max(tl.where(unknown, ids, -NO_ID), 0))
 
@@ -102,10 +104,10 @@ def score(
         row, column = pixel // width, pixel % width
         weight_y = tl.load(weights_y + row, mask=inside, other=0.0)
         weight_x = tl.load(weights_x + column, mask=inside, other=0.0)
-        at = tl.load(first_y + row, mask=inside, other=0).to(tl.int64) * row_stride
+        at = tl.load(first_y + row, mask=inside, other=0) * row_stride
         at += tl.load(first_x + column, mask=inside, other=0) * column_stride
     else:
-        at = pixel.to(tl.int64) * column_stride
+        at = pixel * column_stride
     # Where a neighbour weighs nothing it may not exist.
     down = (weight_y > 0).to(tl.int32) * row_stride
     right = (weight_x > 0).to(tl.int32) * column_stride
@@ -118,7 +120,7 @@ def score(
         classes = first + tl.arange(0, CLASSES)[:, None]
         mask = (classes < num_classes) & inside[None, :]
         x = load_logits(
-            logits + classes.to(tl.int64) * class_stride + at[None, :],
+            logits + (classes * class_stride + at[None, :]),
             mask,
             float('-inf'),
             right[None, :],
@@ -141,7 +143,7 @@ def score(
         shift = new_shift
     prediction = tl.where(prediction < 0, prediction + NAN, prediction)
     own = load_logits(
-        logits + label.to(tl.int64) * class_stride + at,
+        logits + (label * class_stride + at),
         label >= 0,
         0.0,
         right,
@@ -152,9 +154,9 @@ def score(
     )
     nll = tl.log(total) - (own - shift)
     if WEIGHTED:
-        nll *= tl.load(pixel_weight + at_pixel, mask=inside, other=0.0)
-    tl.store(tops + at_pixel, shift, mask=inside)
-    tl.store(scales + at_pixel, 1.0 / total, mask=inside)
+        nll *= tl.load(pixel_weight + start + pixel, mask=inside, other=0.0)
+    tl.store(tops + start + pixel, shift, mask=inside)
+    tl.store(scales + start + pixel, 1.0 / total, mask=inside)
 
     sums += program * num_classes
     counts += program * 3 * num_classes
@@ -201,24 +203,23 @@ def differentiate(
     image = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < num_pixels
-    at_pixel = image * num_pixels + pixel
-    label, _, _ = read_labels(target, at_pixel, inside, num_classes, ignore_index, IGNORES)
+    start = image * num_pixels
+    label, _, _ = read_labels(target + start, pixel, inside, num_classes, ignore_index, IGNORES)
     factor = tl.load(class_factor + label, mask=label >= 0, other=0.0)
     if WEIGHTED:
-        factor *= tl.load(pixel_weight + at_pixel, mask=inside, other=0.0)
-    top = tl.load(tops + at_pixel, mask=inside, other=0.0)
-    scale = tl.load(scales + at_pixel, mask=inside, other=0.0)
+        factor *= tl.load(pixel_weight + start + pixel, mask=inside, other=0.0)
+    top = tl.load(tops + start + pixel, mask=inside, other=0.0)
+    scale = tl.load(scales + start + pixel, mask=inside, other=0.0)
     logits += image * image_stride
     grad += image * grad_image_stride
-    wide_pixel = pixel.to(tl.int64)[None, :]
     for first in range(0, num_classes, CLASSES):
         classes = first + tl.arange(0, CLASSES)[:, None]
         mask = (classes < num_classes) & inside[None, :]
-        from_ = logits + classes.to(tl.int64) * class_stride + wide_pixel * column_stride
+        from_ = logits + (classes * class_stride + pixel[None, :] * column_stride)
         x = tl.load(from_, mask=mask, other=0.0).to(tl.float32)
         p = tl.exp(x - top[None, :]) * scale[None, :]
         y = factor[None, :] * (p - (classes == label[None, :]).to(tl.float32))
-        to = grad + classes.to(tl.int64) * grad_class_stride + wide_pixel * grad_column_stride
+        to = grad + (classes * grad_class_stride + pixel[None, :] * grad_column_stride)
         tl.store(to, y.to(grad.dtype.element_ty), mask=mask)
 
 
@@ -265,11 +266,14 @@ def differentiate_resized(
     tiles = tl.cdiv(num_classes, CLASSES)
     image = (tl.program_id(2) // tiles).to(tl.int64)
     classes = tl.program_id(2) % tiles * CLASSES + tl.arange(0, CLASSES)
-    wide_classes = classes.to(tl.int64)[:, None]
     is_class, is_column = classes < num_classes, column < low_width
     start_x = tl.load(starts_x + column, mask=is_column, other=0)
     stop_x = tl.load(stops_x + column, mask=is_column, other=0)
     logits += image * image_stride
+    start = image * height * width
+    target += start
+    tops += start
+    scales += start
     total = tl.zeros([CLASSES, COLUMNS], tl.float32)
     for y in range(tl.load(starts_y + row), tl.load(stops_y + row)):
         weight = tl.load(weights_y + y)
@@ -284,15 +288,15 @@ def differentiate_resized(
             weight_x = tl.load(weights_x + x, mask=inside, other=0.0)
             first_column = tl.load(first_x + x, mask=inside, other=0)
             right = (weight_x > 0).to(tl.int32) * column_stride
-            at = first_row.to(tl.int64) * row_stride + first_column * column_stride
-            at_pixel = (image * height + y) * width + x
+            at = first_row * row_stride + first_column * column_stride
+            at_pixel = y * width + x
             label, _, _ = read_labels(target, at_pixel, inside, num_classes, ignore_index, IGNORES)
             factor = tl.load(class_factor + label, mask=label >= 0, other=0.0)
             factor *= share_y * tl.where(first_column == column, 1 - weight_x, weight_x)
             top = tl.load(tops + at_pixel, mask=inside, other=0.0)
             scale = tl.load(scales + at_pixel, mask=inside, other=0.0)
             tile = load_logits(
-                logits + wide_classes * class_stride + at[None, :],
+                logits + (classes[:, None] * class_stride + at[None, :]),
                 mask,
                 0.0,
                 right[None, :],
@@ -304,6 +308,6 @@ def differentiate_resized(
             p = tl.exp(tile - top[None, :]) * scale[None, :]
             one_hot = (classes[:, None] == label[None, :]).to(tl.float32)
             total += factor[None, :] * (p - one_hot)
-    to = grad + (image * num_classes + wide_classes) * low_height * low_width
-    to += row * low_width + column[None, :]
+    grad += image * num_classes * low_height * low_width
+    to = grad + ((classes[:, None] * low_height + row) * low_width + column[None, :])
     tl.store(to, total, mask=is_class[:, None] & is_column[None, :])

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mmseg_recall import functional
 from mmseg_recall.functional import gpu
-from mmseg_recall.functional.checks import compute_dtype
 
 
 def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
@@ -36,12 +35,7 @@ def moved(function):
 
 
 def usable(logits: Tensor) -> bool:
-    return (
-        gpu.has_triton()
-        and compute_dtype(logits) == torch.float32
-        and logits.numel() > 0
-        and not torch.compiler.is_compiling()
-    )
+    return gpu.supported(logits) and not torch.compiler.is_compiling()
 
 
 def check_at_once(low: Tensor, high: Tensor, num_classes: int) -> None:

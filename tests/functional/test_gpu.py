@@ -145,6 +145,16 @@ def test_is_for_tensors_on_a_gpu() -> None:
     assert usable(logits.cuda()) if torch.cuda.is_available() else True
 
 
+def test_distances_within_an_image_fit_32_bits() -> None:
+    with torch.device('meta'):
+        assert gpu.supported(torch.empty(9, 150, 2048, 2048)) == gpu.has_triton()
+        assert gpu.supported(torch.empty(2**20, 19)) == gpu.has_triton()
+        for size in [(1, 1000, 2048, 2048), (2**28, 19)]:
+            assert not gpu.supported(torch.empty(size))
+        assert not gpu.supported(torch.empty(1, 500, 2048, 4096)[..., ::2])
+        assert not gpu.supported(torch.empty(0, 19, 8, 8))
+
+
 if gpu.has_triton():
 
     @pytest.mark.slow
@@ -159,8 +169,7 @@ if gpu.has_triton():
         assert not done.returncode, done.stderr
         kernels = [json.loads(line) for line in done.stdout.splitlines() if line[0] == '{']
         assert len(kernels) == 48
-        # A spilled register or two, of 4 bytes, lie in the cache.
-        assert [k for k in kernels if k['stack'] > 16] == []
+        assert [k for k in kernels if k['stack']] == []
         # 8 or 16 bytes at a time, where rows are a multiple of 16.
         even = [k for k in kernels if k['even'] and 'resized' not in k['kernel']]
         assert all(k['wide_loads'] >= 6 for k in even)
