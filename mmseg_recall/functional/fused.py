@@ -254,7 +254,8 @@ def _differentiate(
     labels, valid = _labels(target, len(x), ignore_index)
     factor = F.pad(class_factor, (0, 1)).index_select(0, labels)
     if pixel_factor is not None:
-        factor = factor * pixel_factor
+        # Not of a pixel that takes no part, whose factor may be NaN.
+        factor = torch.where(valid, factor * pixel_factor, 0.0)
     torch.softmax(x, 0, out=scratch)
     index = torch.where(valid, labels, 0).unsqueeze(0)
     scratch.scatter_add_(0, index, scratch.new_full((), -1.0).expand_as(index))

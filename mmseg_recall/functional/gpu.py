@@ -1,7 +1,7 @@
 """The Triton kernels of triton_kernels.py, and when they can be used.
 
-Triton comes with torch's builds for CUDA and ROCm. Without it, or with one before 3.3, for float64
-and for empty batches the same numbers come from torch operations.
+Triton comes with torch's builds for CUDA and ROCm. Without it, or with one before 3.3, on GPUs
+before Volta, for float64 and for empty batches the same numbers come from torch operations.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from .blocks import as_rows, from_rows, pixel_rows, refuse_double_backward
 from .checks import check_in_a_later_step, compute_dtype
 from .counts import ClassCounts
+from .kernels import WITH_MEMORY
 
 # Of a tile: with whole pixels a thread, four or one, what is looked for among the classes stays in
 # it. Resizing takes more registers.
@@ -30,7 +31,18 @@ MAX_COLUMNS = 128
 
 def usable(logits: Tensor) -> bool:
     """Whether Triton computes the loss of these logits: on a GPU, not in float64, not compiling."""
-    return logits.is_cuda and supported(logits) and not torch.compiler.is_compiling()
+    return (
+        logits.is_cuda
+        and not torch.compiler.is_compiling()
+        and supported(logits)
+        and _runs_on(logits.device)
+    )
+
+
+@lru_cache
+def _runs_on(device: torch.device) -> bool:
+    # Triton compiles for Volta and later; on ROCm the number is another, and larger.
+    return torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def supported(logits: Tensor) -> bool:
@@ -40,6 +52,7 @@ def supported(logits: Tensor) -> bool:
     farthest = sum((logits.shape[axis] - 1) * logits.stride(axis) for axis in axes)
     return (
         has_triton()
+        and type(logits) in WITH_MEMORY
         and compute_dtype(logits) == torch.float32
         and logits.numel() > 0
         and farthest < 2**31
@@ -98,8 +111,9 @@ class _ClassNllSums(torch.autograd.Function):
         rows = as_rows(logits)
         grad = torch.empty_like(rows)
         num_images, num_classes, num_pixels = rows.shape
+        pixels = pixels_of_tile(rows.stride(1))
         with _on(logits):
-            _kernels().differentiate[_ceil_div(num_pixels, PIXELS), num_images](
+            _kernels().differentiate[(_ceil_div(num_pixels, pixels) * num_images,)](
                 rows,
                 labels,
                 weight,
@@ -114,7 +128,7 @@ class _ClassNllSums(torch.autograd.Function):
                 IGNORES=ctx.ignore_index is not None,
                 WEIGHTED=weight is not None,
                 CLASSES=classes_of_tile(num_classes),
-                PIXELS=PIXELS,
+                PIXELS=pixels,
             )
         return from_rows(grad, logits), None, None, None
 
@@ -143,13 +157,10 @@ class _ResizedClassNllSums(torch.autograd.Function):
         num_images, num_classes, height, width = logits.shape
         classes = classes_of_tile(num_classes)
         columns = min(MAX_COLUMNS, _power_of_2(width))
-        grad = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+        grad = torch.empty_like(logits, dtype=torch.float32)
+        tiles = num_images * _ceil_div(num_classes, classes)
         with _on(logits):
-            _kernels().differentiate_resized[
-                _ceil_div(width, columns),
-                height,
-                num_images * _ceil_div(num_classes, classes),
-            ](
+            _kernels().differentiate_resized[(_ceil_div(width, columns) * height * tiles,)](
                 logits,
                 labels,
                 grad_sums.contiguous(),
@@ -164,6 +175,7 @@ class _ResizedClassNllSums(torch.autograd.Function):
                 num_classes,
                 ctx.ignore_index or 0,
                 *logits.stride(),
+                *grad.stride(),
                 IGNORES=ctx.ignore_index is not None,
                 CLASSES=classes,
                 COLUMNS=columns,
@@ -183,16 +195,15 @@ def _score(
     num_images, num_classes = logits.shape[:2]
     num_pixels = labels[0].numel()
     resized = axes[0].first is not None
-    pixels = RESIZED_PIXELS if resized else PIXELS
-    grid = _ceil_div(num_pixels, pixels), num_images
-    num_programs = grid[0] * grid[1]
+    pixels = pixels_of_tile(strides[1], resized)
+    num_programs = _ceil_div(num_pixels, pixels) * num_images
     sums = logits.new_empty(num_programs, num_classes, dtype=torch.float32)
     counts = logits.new_empty(num_programs, 3, num_classes, dtype=torch.int32)
     id_range = logits.new_empty(num_programs, 2, dtype=torch.int64)
     tops, scales = logits.new_empty(2, *labels.shape, dtype=torch.float32)
     y, x = axes
     with _on(logits):
-        _kernels().score[grid](
+        _kernels().score[(num_programs,)](
             logits,
             labels,
             weight,
@@ -249,6 +260,14 @@ def _contiguous_rows(image: Tensor | None) -> Tensor | None:
 
 def classes_of_tile(num_classes: int) -> int:
     return min(_power_of_2(num_classes), MAX_CLASSES)
+
+
+def pixels_of_tile(class_stride: int, resized: bool = False) -> int:
+    """Fewer where the classes are adjacent (channels_last, (N, C)): Triton then gives each thread
+    the classes of several pixels, with more registers than there are.
+    """
+    pixels = RESIZED_PIXELS if resized else PIXELS
+    return pixels // 4 if class_stride == 1 else pixels
 
 
 def _power_of_2(number: int) -> int:

@@ -254,7 +254,7 @@ KERNEL nll_backward(const float *x, int64_t stride, int64_t num_classes, int64_t
         softmax(&s, x + start, stride, n, num_classes, 0);
         for (int64_t i = 0; i < n; i++) {
             factor[i] = s.label[i] < 0 ? 0.0f : class_factor ? class_factor[s.label[i]] : 1.0f;
-            if (weight) factor[i] *= weight[start + i];
+            if (weight && s.label[i] >= 0) factor[i] *= weight[start + i]; /* else it may be NaN */
         }
         write_nll_gradient(&s, n, num_classes, factor, grad + start, grad_stride);
     }

@@ -34,25 +34,28 @@ def read_labels(target, at, inside, num_classes, ignore_index, IGNORES: tl.const
 
 
 @triton.jit
-def load_logits(from_, mask, other, right, down, weight_x, weight_y, RESIZED: tl.constexpr):
-    """In float32: those at ``from_``, or between there and its neighbours of the low resolution.
+def load_logits(
+    from_, mask, other, row_stride, column_stride, weight_y, weight_x, RESIZED: tl.constexpr
+):
+    """In float32: those at ``from_``, or between there and the next row and column.
 
-    ``right`` and ``down`` are the distances of the neighbours, ``weight_x`` and ``weight_y`` their
-    weights.
+    ``weight_y`` and ``weight_x`` are the weights of those, which where it is 0 may not exist.
     """
     x = tl.load(from_, mask=mask, other=other).to(tl.float32)
     if RESIZED:
-        x_right = tl.load(from_ + right, mask=mask, other=other).to(tl.float32)
-        below = tl.load(from_ + down, mask=mask, other=other).to(tl.float32)
-        below_right = tl.load(from_ + down + right, mask=mask, other=other).to(tl.float32)
-        x = (1 - weight_x) * x + weight_x * x_right
-        below = (1 - weight_x) * below + weight_x * below_right
+        has_right, has_below = mask & (weight_x > 0), mask & (weight_y > 0)
+        right = tl.load(from_ + column_stride, mask=has_right, other=0.0).to(tl.float32)
+        from_ += row_stride
+        below = tl.load(from_, mask=has_below, other=0.0).to(tl.float32)
+        corner = tl.load(from_ + column_stride, mask=has_right & has_below, other=0.0)
+        x = (1 - weight_x) * x + weight_x * right
+        below = (1 - weight_x) * below + weight_x * corner.to(tl.float32)
         # What is masked may be infinite, and weigh nothing.
         x = tl.where(mask, (1 - weight_y) * x + weight_y * below, other)
     return x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['width'])
 def score(
     logits,
     target,
@@ -84,20 +87,23 @@ def score(
 
     Writes for program g: sums[g, class], the negative log-likelihood times the weight of the pixel;
     counts[g, :, class], pixels, true positives and predictions; id_range[g, :], the smallest and
-    the largest id that means nothing. Programs are (strip, image); pixels are those of the target.
+    the largest id that means nothing. A program is a strip of an image; pixels are those of the
+    target.
     """
-    strip, image = tl.program_id(0), tl.program_id(1)
-    program = image.to(tl.int64) * tl.num_programs(0) + strip
-    pixel = strip * PIXELS + tl.arange(0, PIXELS)
+    # The grid has one axis: the others end at 65535.
+    strips = tl.cdiv(num_pixels, PIXELS)
+    program = tl.program_id(0).to(tl.int64)
+    image = program // strips
+    pixel = tl.program_id(0) % strips * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < num_pixels
-    start = image.to(tl.int64) * num_pixels
+    start = image * num_pixels
     label, ids, unknown = read_labels(
         target + start, pixel, inside, num_classes, ignore_index, IGNORES
     )
     tl.store(id_range + 2 * program, tl.min(tl.where(unknown, ids, NO_ID), 0))
     tl.store(id_range + 2 * program + 1, tl.max(tl.where(unknown, ids, -NO_ID), 0))
 
-    logits += image.to(tl.int64) * image_stride
+    logits += image * image_stride
     weight_x = tl.zeros([PIXELS], tl.float32)
     weight_y = weight_x
     if RESIZED:
@@ -108,9 +114,6 @@ def score(
         at += tl.load(first_x + column, mask=inside, other=0) * column_stride
     else:
         at = pixel * column_stride
-    # Where a neighbour weighs nothing it may not exist.
-    down = (weight_y > 0).to(tl.int32) * row_stride
-    right = (weight_x > 0).to(tl.int32) * column_stride
 
     top = tl.full([PIXELS], float('-inf'), tl.float32)
     shift = tl.zeros([PIXELS], tl.float32)
@@ -123,10 +126,10 @@ def score(
             logits + (classes * class_stride + at[None, :]),
             mask,
             float('-inf'),
-            right[None, :],
-            down[None, :],
-            weight_x[None, :],
+            row_stride,
+            column_stride,
             weight_y[None, :],
+            weight_x[None, :],
             RESIZED,
         )
         # The argmax as torch has it: the first of equals, and a NaN is larger than all.
@@ -146,10 +149,10 @@ def score(
         logits + (label * class_stride + at),
         label >= 0,
         0.0,
-        right,
-        down,
-        weight_x,
+        row_stride,
+        column_stride,
         weight_y,
+        weight_x,
         RESIZED,
     )
     nll = tl.log(total) - (own - shift)
@@ -199,15 +202,17 @@ def differentiate(
     CLASSES: tl.constexpr,
     PIXELS: tl.constexpr,
 ):
-    """Writes factor * (softmax - one-hot). Programs are (strip, image)."""
-    image = tl.program_id(1).to(tl.int64)
-    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    """Writes factor * (softmax - one-hot). A program is a strip of an image."""
+    strips = tl.cdiv(num_pixels, PIXELS)
+    image = (tl.program_id(0) // strips).to(tl.int64)
+    pixel = tl.program_id(0) % strips * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < num_pixels
     start = image * num_pixels
     label, _, _ = read_labels(target + start, pixel, inside, num_classes, ignore_index, IGNORES)
     factor = tl.load(class_factor + label, mask=label >= 0, other=0.0)
     if WEIGHTED:
-        factor *= tl.load(pixel_weight + start + pixel, mask=inside, other=0.0)
+        # Not of a pixel that takes no part, whose weight may be NaN.
+        factor *= tl.load(pixel_weight + start + pixel, mask=label >= 0, other=0.0)
     top = tl.load(tops + start + pixel, mask=inside, other=0.0)
     scale = tl.load(scales + start + pixel, mask=inside, other=0.0)
     logits += image * image_stride
@@ -223,7 +228,7 @@ def differentiate(
         tl.store(to, y.to(grad.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['most_columns', 'height', 'width', 'low_height', 'low_width'])
 def differentiate_resized(
     logits,
     target,
@@ -250,22 +255,27 @@ def differentiate_resized(
     class_stride,
     row_stride,
     column_stride,
+    grad_image_stride,
+    grad_class_stride,
+    grad_row_stride,
+    grad_column_stride,
     IGNORES: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Writes to ``grad``, contiguous, what the full resolution gives to the low one.
+    """Writes to ``grad`` what the full resolution gives to the low one.
 
-    Programs are (some columns, row, classes of an image), all of the low resolution. Each collects
-    from those pixels of the target that its own logits take part in, rows starts_y to stops_y and
-    columns starts_x to stops_x, and so makes the softmax of a pixel again for each of the four
-    logits between which it lies.
+    A program is some columns of a row, for some classes of an image, all of the low resolution. It
+    collects from those pixels of the target that its own logits take part in, rows starts_y to
+    stops_y and columns starts_x to stops_x, and so makes the softmax of a pixel again for each of
+    the four logits between which it lies.
     """
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    row = tl.program_id(1)
-    tiles = tl.cdiv(num_classes, CLASSES)
-    image = (tl.program_id(2) // tiles).to(tl.int64)
-    classes = tl.program_id(2) % tiles * CLASSES + tl.arange(0, CLASSES)
+    strips, tiles = tl.cdiv(low_width, COLUMNS), tl.cdiv(num_classes, CLASSES)
+    column = tl.program_id(0) % strips * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(0) // strips % low_height
+    tile = tl.program_id(0) // strips // low_height
+    image = (tile // tiles).to(tl.int64)
+    classes = tile % tiles * CLASSES + tl.arange(0, CLASSES)
     is_class, is_column = classes < num_classes, column < low_width
     start_x = tl.load(starts_x + column, mask=is_column, other=0)
     stop_x = tl.load(stops_x + column, mask=is_column, other=0)
@@ -279,7 +289,6 @@ def differentiate_resized(
         weight = tl.load(weights_y + y)
         first_row = tl.load(first_y + y)
         weight_y = tl.zeros([COLUMNS], tl.float32) + weight
-        down = (weight_y > 0).to(tl.int32) * row_stride
         share_y = tl.where(first_row == row, 1 - weight, weight)
         for step in range(0, most_columns):
             x = start_x + step
@@ -287,7 +296,6 @@ def differentiate_resized(
             mask = is_class[:, None] & inside[None, :]
             weight_x = tl.load(weights_x + x, mask=inside, other=0.0)
             first_column = tl.load(first_x + x, mask=inside, other=0)
-            right = (weight_x > 0).to(tl.int32) * column_stride
             at = first_row * row_stride + first_column * column_stride
             at_pixel = y * width + x
             label, _, _ = read_labels(target, at_pixel, inside, num_classes, ignore_index, IGNORES)
@@ -295,19 +303,19 @@ def differentiate_resized(
             factor *= share_y * tl.where(first_column == column, 1 - weight_x, weight_x)
             top = tl.load(tops + at_pixel, mask=inside, other=0.0)
             scale = tl.load(scales + at_pixel, mask=inside, other=0.0)
-            tile = load_logits(
+            resized = load_logits(
                 logits + (classes[:, None] * class_stride + at[None, :]),
                 mask,
                 0.0,
-                right[None, :],
-                down[None, :],
-                weight_x[None, :],
+                row_stride,
+                column_stride,
                 weight_y[None, :],
+                weight_x[None, :],
                 True,
             )
-            p = tl.exp(tile - top[None, :]) * scale[None, :]
+            p = tl.exp(resized - top[None, :]) * scale[None, :]
             one_hot = (classes[:, None] == label[None, :]).to(tl.float32)
             total += factor[None, :] * (p - one_hot)
-    grad += image * num_classes * low_height * low_width
-    to = grad + ((classes[:, None] * low_height + row) * low_width + column[None, :])
+    grad += image * grad_image_stride + row * grad_row_stride
+    to = grad + (classes[:, None] * grad_class_stride + column[None, :] * grad_column_stride)
     tl.store(to, total, mask=is_class[:, None] & is_column[None, :])

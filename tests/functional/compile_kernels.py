@@ -80,9 +80,30 @@ def main() -> None:
         'differentiate, weighted': (differentiate, rows | weighted | dict(grad_column_stride=1)),
         'differentiate, resized': (
             triton_kernels.differentiate_resized,
-            dict(IGNORES=True, CLASSES=classes, COLUMNS=gpu.MAX_COLUMNS, column_stride=1),
+            dict(
+                IGNORES=True,
+                CLASSES=classes,
+                COLUMNS=gpu.MAX_COLUMNS,
+                column_stride=1,
+                grad_column_stride=1,
+            ),
         ),
     }
+    adjacent_classes = {
+        'score': (score, unresized | plain | dict(PIXELS=gpu.pixels_of_tile(1))),
+        'score, resized': (score, plain | dict(RESIZED=True, PIXELS=gpu.pixels_of_tile(1, True))),
+        'differentiate': (
+            differentiate,
+            plain | dict(grad_class_stride=1, PIXELS=gpu.pixels_of_tile(1)),
+        ),
+        'differentiate, resized': (
+            triton_kernels.differentiate_resized,
+            dict(COLUMNS=gpu.MAX_COLUMNS, grad_class_stride=1),
+        ),
+    }
+    common = dict(IGNORES=True, CLASSES=classes, class_stride=1)
+    for name, (function, constants) in adjacent_classes.items():
+        kernels[f'{name}, channels_last'] = function, common | constants
     for logits, capability, even in itertools.product(('*fp32', '*bf16'), (80, 90), (True, False)):
         for name, (function, constants) in kernels.items():
             taken = compile_kernel(function, constants, logits, capability, even)

@@ -112,7 +112,9 @@ def test_no_less_exact_than_torch(dtype: torch.dtype) -> None:
 
     assert error(sums, truth) <= error(torch_sums, truth)
     if dtype == torch.float32:
-        assert error(gradient, true_gradient) <= 1.05 * error(x.grad, true_gradient)
+        # On a GPU exp is the approximate exp2 of the hardware, off by a unit more.
+        allowed = 1.5 if torch.cuda.is_available() else 1.05
+        assert error(gradient, true_gradient) <= allowed * error(x.grad, true_gradient)
 
 
 @pytest.mark.parametrize('kind', ['zeros', 'steps', 'nan', 'nan_and_ties', 'inf'])
@@ -142,6 +144,17 @@ def test_nan_stays_with_its_class(block: int) -> None:
     logits[0, 2, 0, :2] = float('nan')
     sums, _ = class_nll_sums(logits, target, impl='fused')
     assert sums.isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize('weight', [float('nan'), float('inf')])
+def test_the_weight_of_a_pixel_that_takes_no_part(weight: float) -> None:
+    logits, target = random_problem((1, 3, 4), 3, dtype=torch.float32)
+    target[0, 0] = 255
+    pixel_weight = torch.ones(target.shape)
+    pixel_weight[0, 0] = weight
+    sums, _, grad = scores(logits, target, torch.ones(3), impl='fused', pixel_weight=pixel_weight)
+    assert sums.isfinite().all() and grad.isfinite().all()
+    assert not grad[:, :, 0].any()
 
 
 @pytest.mark.parametrize('impl', ['fused', 'resized'])
