@@ -219,7 +219,7 @@ if gpu.has_triton():
     def test_an_infinite_logit_reaches_the_pixels_that_it_has_a_share_in(
         align_corners: bool, infinity: float
     ) -> None:
-        """And none that it has a share of 0 in, whereas F.interpolate makes 0 times infinity of it."""
+        """And none where that is 0, of which F.interpolate makes 0 times infinity."""
         logits = torch.randn(1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
         options = dict(size=(9, 9), mode='bilinear', align_corners=align_corners)
         infinite = torch.zeros(1, 3, 3, 3)
