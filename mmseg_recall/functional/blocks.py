@@ -13,6 +13,7 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import kernels
@@ -102,6 +103,13 @@ def map_row_blocks(work: Callable[[Pixels, Tensor, Tensor], Result], rows: Tenso
     starts = range(0, num_pixels, length)
     blocks = [(n, slice(s, min(s + length, num_pixels))) for n in range(num_images) for s in starts]
     return map_on_threads(start, blocks, rows.device)
+
+
+def resizing_weight(size_in: int, size_out: int, align_corners: bool, dtype: torch.dtype) -> Tensor:
+    """What each output of bilinear resizing takes of each input along an axis: (output, input)."""
+    # Resizing the unit vectors gives F.interpolate's own weights.
+    unit = torch.eye(size_in, dtype=dtype, device='cpu').unsqueeze(0)
+    return F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
 
 
 def block_size(device: torch.device) -> int:

@@ -33,6 +33,7 @@ from .blocks import (
     map_row_blocks,
     pixel_rows,
     refuse_double_backward,
+    resizing_weight,
 )
 from .checks import compute_dtype, valid_pixels
 from .counts import ClassCounts, count_classes
@@ -301,9 +302,7 @@ def _axis(
     dtype: torch.dtype,
     device: torch.device,
 ) -> list[_Axis]:
-    # Resizing the unit vectors gives F.interpolate's own weights.
-    unit = torch.eye(size_in, dtype=dtype, device='cpu').unsqueeze(0)
-    weight = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
+    weight = resizing_weight(size_in, size_out, align_corners, dtype)
     axis = []
     for start in range(0, size_out, stretch):
         output = slice(start, min(start + stretch, size_out))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blocks import as_rows, from_rows, pixel_rows, refuse_double_backward
+from .blocks import as_rows, from_rows, pixel_rows, refuse_double_backward, resizing_weight
 from .checks import check_in_a_later_step, compute_dtype
 from .counts import ClassCounts
 from .kernels import WITH_MEMORY
@@ -242,14 +242,12 @@ class _Axis(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _axis(size_in: int, size_out: int, align_corners: bool, device: torch.device) -> _Axis:
-    # Resizing the unit vectors gives F.interpolate's own weights.
-    unit = torch.eye(size_in, dtype=torch.float32, device='cpu').unsqueeze(0)
-    weight = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0]
+    weight = resizing_weight(size_in, size_out, align_corners, torch.float32)
     used = (weight > 0).int()
-    first, start = used.argmax(0), used.argmax(1)
+    first, start = used.argmax(1), used.argmax(0)
     # The input after the last weighs nothing.
-    second = F.pad(weight, (0, 0, 0, 1)).gather(0, first[None] + 1)[0]
-    number = used.sum(1)
+    second = F.pad(weight, (0, 1)).gather(1, first[:, None] + 1)[:, 0]
+    number = used.sum(0)
     tensors = first.int(), second, start.int(), (start + number).int()
     return _Axis(*(t.to(device) for t in tensors), most=int(number.max()))
 

@@ -6,7 +6,7 @@ the low resolution, from which a tile is made where it is needed: they stay in t
 full resolution exists nowhere. Nothing is added up by atomics: every program writes sums of its
 own, which gpu.py adds in a fixed order. Distances within an image have 32 bits.
 
-NaN and infinity mean what they mean in torch.
+NaN and infinity mean what they mean in torch, except that a share of 0 in an infinite logit is 0.
 """
 
 # Annotations are not postponed (PEP 563) as elsewhere: Triton's interpreter reads them.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mmseg_recall import functional
-from mmseg_recall.functional import gpu
+from mmseg_recall.functional import ClassCounts, gpu
 
 
 def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
@@ -23,13 +25,13 @@ def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
         patch.setattr(gpu, 'check_in_a_later_step', check_at_once)
 
 
-def moved(function):
+def moved(function: Callable) -> Callable:
     """The function with its tensors moved to the GPU and what it returns moved back."""
 
-    def call(*tensors: Tensor, **options):
+    def call(*tensors: Tensor, **options: Any) -> tuple[Tensor, ClassCounts]:
         options = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in options.items()}
         sums, counts = function(*[t.cuda() for t in tensors], **options)
-        return sums.cpu(), type(counts)(*[c.cpu() for c in counts])
+        return sums.cpu(), ClassCounts(*[c.cpu() for c in counts])
 
     return call
 

@@ -112,9 +112,7 @@ def test_no_less_exact_than_torch(dtype: torch.dtype) -> None:
 
     assert error(sums, truth) <= error(torch_sums, truth)
     if dtype == torch.float32:
-        # On a GPU exp is the approximate exp2 of the hardware, off by a unit more.
-        allowed = 1.5 if torch.cuda.is_available() else 1.05
-        assert error(gradient, true_gradient) <= allowed * error(x.grad, true_gradient)
+        assert error(gradient, true_gradient) <= 1.05 * error(x.grad, true_gradient)
 
 
 @pytest.mark.parametrize('kind', ['zeros', 'steps', 'nan', 'nan_and_ties', 'inf'])
@@ -171,6 +169,8 @@ def test_keeps_nothing_of_the_size_of_the_logits(impl: str) -> None:
             resized_class_nll_sums(logits, target)
     large = [t for t in saved if t.numel() > target.numel()]
     assert len(large) == 1 and torch.equal(large[0].cpu(), logits)
+    # On a GPU it is a copy, of the tests, that the loss is given.
+    assert large[0].device != logits.device or large[0].data_ptr() == logits.data_ptr()
 
 
 def test_double_backward_says_so() -> None:
