@@ -27,7 +27,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         problems = render_report(args.runs, args.out, args.date)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
     for problem in problems:
         print(f'left out: {problem}')

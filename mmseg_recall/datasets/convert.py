@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .files import (
-    image_header,
-    is_current,
-    link_or_copy,
-    read_whole,
-    whole_folder,
-    write_atomically,
-)
+from ..out_folder import MANIFEST, Manifest, is_complete, whole_folder, write_manifest
+from .files import image_header, link_or_copy, read_whole, write_atomically
 from .parallel import parallel_map
 
 
@@ -71,38 +66,87 @@ ReadLabel = Callable[[Path], np.ndarray]
 
 
 def convert_tree(
-    pairs: Sequence[Pair], read_label: ReadLabel, out: str | Path, description: str
+    name: str,
+    raw: str | Path,
+    out: str | Path,
+    find_pairs: Callable[[Path], list[Pair]],
+    read_label: ReadLabel,
 ) -> None:
-    """Convert all pairs into ``out/{images,annotations}/SPLIT``, on all cores.
+    """Convert all pairs of ``raw`` into ``out/{images,annotations}/SPLIT``, on all cores.
 
     Images whose new name keeps their suffix are hard-linked where the file system allows and
     copied where not; others are stored as PNG. ``out`` appears under its name only when it is
-    complete, and a killed run is completed by running it again.
+    complete, and a killed run is completed by running it again: what it had made from raw files
+    that have changed since is made anew. Where ``out`` is complete, nothing is done.
 
     Args:
-        pairs: What to convert; a new name ends in ``.png`` or as the raw image does.
+        name: Of the dataset.
+        raw: Folder of the raw files.
+        out: Folder to make.
+        find_pairs: From ``raw`` to what to convert; a new name ends in ``.png`` or as the raw image
+            does.
         read_label: Picklable function from a raw label's path to ids, uint8, (height, width).
-        out: Folder to make; absent or empty.
-        description: Text before the progress bar.
 
     Raises:
         FileNotFoundError: An image has no label, or a label no image; raised before anything is
             written.
         ValueError: A file cannot be read, is damaged, of the wrong kind or size, or has an unknown
             id.
-        FileExistsError: ``out`` has something in it.
+        FileExistsError: ``out`` or ``out.partial`` has something in it that was not made from
+            ``raw``.
         OSError: A file cannot be written, for want of space, say.
     """
+    raw, tool = Path(raw), f'the converter of {name}'
+    source = str(raw.resolve())
+    if is_complete(Path(out), tool, source):
+        return
+    pairs = find_pairs(raw)
     _refuse_unpaired(pairs)
-    with whole_folder(Path(out)) as folder:
+    with whole_folder(Path(out), tool, source) as (folder, manifest):
+        states = _remove_outdated(pairs, folder, manifest)
+        write_manifest(folder, Manifest(tool, source, states))
         convert = partial(_convert_pair, read_label=read_label, folder=folder)
-        for _ in parallel_map(convert, pairs, description):
+        for _ in parallel_map(convert, pairs, f'Converting {name}'):
             pass
-        wanted = {path for pair in pairs for path in pair.converted(folder)}
-        for path in folder.rglob('*'):
-            # What a killed run on another raw tree has left would otherwise be part of this one.
-            if path.is_file() and path not in wanted:
-                path.unlink()
+        _refuse_strays(folder, states)
+
+
+def _remove_outdated(
+    pairs: Sequence[Pair], folder: Path, manifest: Manifest
+) -> dict[str, list[str]]:
+    """Remove what was made from raw files that are others now; the states of those there are."""
+    states = {}
+    for pair in pairs:
+        raw_files = pair.raw_image, pair.raw_label
+        for path, raw in zip(pair.converted(folder), raw_files, strict=True):
+            name = path.relative_to(folder).as_posix()
+            states[name] = [_state(raw)]
+            linked = path.exists() and raw.exists() and path.samefile(raw)
+            if manifest.files.get(name) != states[name] and not linked:
+                path.unlink(missing_ok=True)
+    for name in manifest.files.keys() - states.keys():
+        (folder / name).unlink(missing_ok=True)
+    return states
+
+
+def _state(path: Path) -> str:
+    """What changes when another file takes the place of this one, even of the same time."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 'unreadable'
+    times = f'{state.st_mtime_ns}:{state.st_ctime_ns}'
+    return f'{state.st_dev}:{state.st_ino}:{state.st_size}:{times}'
+
+
+def _refuse_strays(folder: Path, states: dict[str, list[str]]) -> None:
+    for path in sorted(folder.rglob('*')):
+        name = path.relative_to(folder)
+        begun = re.fullmatch(r'\.(.+)\.\d+\.tmp', path.name)
+        if begun and name.with_name(begun[1]).as_posix() in {*states, MANIFEST}:
+            path.unlink()  # the beginning of a file, of a killed run
+        elif path.is_file() and name.as_posix() not in {*states, MANIFEST}:
+            raise FileExistsError(f'{path} is not of this conversion. Move it away')
 
 
 def _refuse_unpaired(pairs: Sequence[Pair]) -> None:
@@ -126,7 +170,7 @@ def _refuse_unpaired(pairs: Sequence[Pair]) -> None:
 
 def _convert_pair(pair: Pair, read_label: ReadLabel, folder: Path) -> None:
     image, label = pair.converted(folder)
-    if is_current(image, pair.raw_image) and is_current(label, pair.raw_label):
+    if image.exists() and label.exists():
         return
     data = read_whole(pair.raw_image)
     (width, height), _ = image_header(data, pair.raw_image)
@@ -136,12 +180,12 @@ def _convert_pair(pair: Pair, read_label: ReadLabel, folder: Path) -> None:
             f'{pair.raw_label}: the label is {ids.shape[1]}x{ids.shape[0]} pixels, '
             f'and its image {width}x{height}'
         )
-    write_atomically(label, encode_png(ids), pair.raw_label.stat().st_mtime_ns)
+    write_atomically(label, encode_png(ids))
     if pair.raw_image.suffix == image.suffix:
         link_or_copy(pair.raw_image, image)
     else:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        write_atomically(image, encode_png(pixels), pair.raw_image.stat().st_mtime_ns)
+        write_atomically(image, encode_png(pixels))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -87,6 +87,6 @@ def convert_synthia_seqs(raw: str | Path, out: str | Path) -> None:
     Raises:
         FileNotFoundError: A view, a label or an image is missing.
         ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
-        FileExistsError: ``out`` has something in it.
+        FileExistsError: ``out`` has something in it that was not made from ``raw``.
     """
-    convert_tree(find_pairs(Path(raw)), read_raw_label, out, 'Converting SYNTHIA-SEQS')
+    convert_tree('SYNTHIA-SEQS', raw, out, find_pairs, read_raw_label)

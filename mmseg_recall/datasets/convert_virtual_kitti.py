@@ -127,6 +127,6 @@ def convert_virtual_kitti(raw: str | Path, out: str | Path) -> None:
     Raises:
         FileNotFoundError: A view, a label or an image is missing.
         ValueError: A file is damaged, of the wrong kind or size, or has an unknown colour.
-        FileExistsError: ``out`` has something in it.
+        FileExistsError: ``out`` has something in it that was not made from ``raw``.
     """
-    convert_tree(find_pairs(Path(raw)), read_raw_label, out, 'Converting Virtual KITTI 2')
+    convert_tree('Virtual KITTI 2', raw, out, find_pairs, read_raw_label)

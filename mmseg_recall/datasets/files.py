@@ -36,13 +36,12 @@ def unreadable(path: str | Path, error: OSError) -> ValueError:
     )
 
 
-def write_atomically(path: Path, data: bytes, mtime_ns: int | None = None) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half-written, even if the process is killed.
 
     Args:
         path: File to write; its folder is made if needed.
         data: Contents.
-        mtime_ns: Modification time to give the file, in nanoseconds.
 
     Raises:
         OSError: It cannot be written (a full disk, say); names it. What was there before stays.
@@ -56,8 +55,6 @@ def write_atomically(path: Path, data: bytes, mtime_ns: int | None = None) -> No
     """
     with _replacing(path) as temporary:
         temporary.write_bytes(data)
-        if mtime_ns is not None:
-            os.utime(temporary, ns=(mtime_ns, mtime_ns))
 
 
 def link_or_copy(source: Path, path: Path) -> None:
@@ -89,48 +86,6 @@ def _replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, f'{error.strerror}; not written', str(path)) from error
-
-
-def is_current(path: Path, source: Path) -> bool:
-    """Whether ``path`` was made from ``source`` as it is now: they share the modification time."""
-    return path.exists() and path.stat().st_mtime_ns == source.stat().st_mtime_ns
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """Make a folder that exists under its name only once it is complete.
-
-    The block writes into ``OUT.partial``, which becomes ``OUT`` when the block ends without an
-    exception. After a killed run the same block finds the files that it had finished there.
-
-    Args:
-        out: Folder to make; must be absent or empty.
-
-    Raises:
-        FileExistsError: ``out`` has something in it.
-
-    Example:
-        >>> import tempfile
-        >>> out = Path(tempfile.mkdtemp()) / 'tree'
-        >>> with whole_folder(out) as folder:
-        ...     write_atomically(folder / 'a.txt', b'')
-        ...     out.exists()
-        False
-        >>> out.exists()
-        True
-    """
-    out = out.resolve()
-    if not is_missing(out):
-        raise FileExistsError(f'{out} exists already; remove it, or name another folder')
-    partial = out.with_name(out.name + '.partial')
-    partial.mkdir(parents=True, exist_ok=True)
-    yield partial
-    os.replace(partial, out)
-
-
-def is_missing(folder: Path) -> bool:
-    """Whether ``folder`` is absent or empty."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def image_header(

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..out_folder import is_complete, whole_folder
 from .convert import encode_png
 from .convert_synthia import CAMERAS, SIDES
-from .files import is_missing, whole_folder, write_atomically
+from .files import write_atomically
 from .parallel import parallel_map
 from .synthia import SYNTHIA_IDS
 
@@ -733,6 +734,9 @@ def _write_frame(frame: int, seed: int, width: int, height: int, folder: Path) -
         write_atomically(paths[view][1], encode_png(raw))
 
 
+TOOL = 'mini_scenes'
+
+
 def write_mini_scenes(
     out: str | Path, frames: int, width: int = 384, height: int = 192, seed: int = 0
 ) -> None:
@@ -749,33 +753,17 @@ def write_mini_scenes(
         seed: Same seed, same files, whatever the number of cores.
 
     Raises:
-        ValueError: ``frames`` or the size is too small, or ``out`` or ``out.partial`` holds
-            something else than this very rendering.
+        ValueError: ``frames`` or the size is too small.
+        FileExistsError: ``out`` or ``out.partial`` holds something else than this very rendering.
     """
     if frames < 1 or width < 32 or height < 32:
         raise ValueError(
             f'Need frames >= 1 and a size of at least 32x32, not {frames}, {width}x{height}'
         )
-    described = json.dumps(dict(frames=frames, width=width, height=height, seed=seed)).encode()
-    if not is_missing(Path(out)):
-        _check_note(Path(out), described)
+    described = json.dumps(dict(frames=frames, width=width, height=height, seed=seed))
+    if is_complete(Path(out), TOOL, described):
         return
-    with whole_folder(Path(out)) as folder:
-        if is_missing(folder):
-            write_atomically(folder / NOTE, described)
-        _check_note(folder, described)
+    with whole_folder(Path(out), TOOL, described) as (folder, _):
         write = partial(_write_frame, seed=seed, width=width, height=height, folder=folder)
         for _ in parallel_map(write, range(frames), 'Rendering mini scenes'):
             pass
-
-
-NOTE = 'mini_scenes.json'
-
-
-def _check_note(folder: Path, described: bytes) -> None:
-    note = folder / NOTE
-    if not note.exists() or note.read_bytes() != described:
-        raise ValueError(
-            f'{folder} is not a rendering of {described.decode()}; '
-            'remove it, or name another folder'
-        )

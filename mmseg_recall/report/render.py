@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..datasets.files import write_atomically
+from ..out_folder import claim, write_files
 from .both_axes import BothAxes, both_axes
 from .claims import Claim, test_claims
 from .curves import weight_share_table
@@ -38,6 +38,8 @@ from .tables import (
     zoo_table,
 )
 from .training_length import TrainingLength, training_length
+
+TOOL = 'report'
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
         What is wrong with runs that could not be used; it is in the report as well.
 
     Raises:
+        FileExistsError: ``out`` has something in it that no report has made.
         ValueError: No run at all could be used; says why for each.
     """
+    claim(out, TOOL)
     runs, problems = load_runs(paths)
     if not runs:
         raise ValueError('No run to report on.\n' + '\n'.join(problems))
@@ -116,12 +120,7 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
     files |= {f'figures/{p.name}.svg': p.file for s in sections for p in s.plots.values()}
     pictures = {f'figures/{s.panel.name}.png': s.panel.grid for s in sections if s.panel}
     contents = {name: text.encode() for name, text in files.items()} | pictures
-    for name, content in contents.items():
-        write_atomically(out / name, content)
-    # Of comparisons that an earlier rendering had and this one has not.
-    for figure in (out / 'figures').glob('*-[0-9]*.[sp][vn]g'):
-        if f'figures/{figure.name}' not in contents:
-            figure.unlink()
+    write_files(out, TOOL, contents)
     return problems
 
 

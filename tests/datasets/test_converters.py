@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 import mmseg_recall
 from mmseg_recall.datasets import convert_camvid, convert_synthia, convert_virtual_kitti
 from mmseg_recall.datasets.convert import Pair
+from mmseg_recall.datasets.files import write_atomically
+from mmseg_recall.out_folder import Manifest, write_manifest
 
 from . import stubs
 
@@ -116,7 +119,7 @@ def run_tool(converter: Converter, *arguments, monkeypatch) -> None:
 
 def check_tree(converter: Converter, raw: Path, out: Path, truth: dict[Path, np.ndarray]) -> None:
     """The tree has each image and label, with the ids wanted, and nothing else."""
-    files = set()
+    files = {out / 'MANIFEST'}
     for pair in converter.find_pairs(raw):
         image, label = pair.converted(out)
         files |= {image, label}
@@ -124,7 +127,7 @@ def check_tree(converter: Converter, raw: Path, out: Path, truth: dict[Path, np.
         assert ids.dtype == np.uint8
         np.testing.assert_array_equal(ids, truth[pair.raw_label])
         assert image.read_bytes() == pair.raw_image.read_bytes()
-    assert len(files) == 2 * len(truth)
+    assert len(files) == 2 * len(truth) + 1
     assert {path for path in out.rglob('*') if path.is_file()} == files
 
 
@@ -233,7 +236,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_that_looks_whole(tmp_path, conv
     assert run.returncode == 1
     # What the tool says comes last, and no traceback before it.
     assert re.search(
-        rf"File too large; not written: '{partial}/annotations/.*\.png'\n$", run.stderr
+        rf"File too large; not written: '{partial}/(annotations/.*\.png|MANIFEST)'\n$", run.stderr
     )
     assert 'Traceback' not in run.stderr
     assert not out.exists()
@@ -247,10 +250,115 @@ def test_a_finished_tree_is_not_overwritten(tmp_path, converter, monkeypatch, ca
     raw, out = tmp_path / 'raw', tmp_path / 'out'
     converter.write_raw(raw, 2)
     run_tool(converter, raw, '--out', out, monkeypatch=monkeypatch)
-    with pytest.raises(FileExistsError, match='remove it'):
-        converter.convert(raw, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob('*')}
     run_tool(converter, raw, '--out', out, monkeypatch=monkeypatch)
     assert f'{out} is complete' in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == before
+
+
+def made_of_another_tree(converter: Converter, raw: Path, out: Path) -> None:
+    converter.write_raw(raw.with_name('other'), 2)
+    converter.convert(raw.with_name('other'), out)
+
+
+def without_a_file(converter: Converter, raw: Path, out: Path) -> None:
+    converter.convert(raw, out)
+    converter.find_pairs(raw)[1].converted(out)[1].unlink()
+
+
+def made_by_another_tool(converter: Converter, raw: Path, out: Path) -> None:
+    write_manifest(out, Manifest('report'))
+
+
+OCCUPIED = {
+    'the raw tree': (lambda c, raw, out: raw.rename(out), 'did not make'),
+    'a thesis': (lambda c, raw, out: stubs.write(out / 'thesis.png', np.zeros(1)), 'thesis.png'),
+    'a file': (lambda c, raw, out: out.write_bytes(b'mine'), 'is a file'),
+    'a manifest of nobody': (
+        lambda c, raw, out: write_atomically(out / 'MANIFEST', b'mine'),
+        'did not make',
+    ),
+    'another tool': (made_by_another_tool, 'was made by report'),
+    'another tree': (made_of_another_tree, 'other, not from'),
+    'a lost label': (without_a_file, 'lacks 1 of its'),
+}
+
+
+@pytest.mark.parametrize('converter', CONVERTERS[1:2], ids=lambda c: c.name)
+@pytest.mark.parametrize('occupy', OCCUPIED)
+def test_what_the_converter_did_not_make_is_refused(
+    tmp_path, converter, occupy, monkeypatch, capsys
+):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    converter.write_raw(raw, 2)
+    put, message = OCCUPIED[occupy]
+    put(converter, raw, out)
+    before = {path: path.stat().st_mtime_ns for path in [out, *out.rglob('*')]}
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(converter, raw, '--out', out, monkeypatch=monkeypatch)
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in [out, *out.rglob('*')]} == before
+    assert not out.with_name('out.partial').exists()
+
+
+def replaced(path: Path, pixels: np.ndarray) -> None:
+    """Another file in the place of one, with its size, its time and, it may be, its inode."""
+    state = path.stat()
+    path.unlink()
+    stubs.write(path, pixels)
+    with path.open('ab') as file:
+        file.write(bytes(max(0, state.st_size - path.stat().st_size)))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize('kind', ['label', 'image', 'both', 'a pair less'])
+@pytest.mark.parametrize('links', [True, False])
+def test_another_raw_tree_of_equal_names_and_times_is_noticed(tmp_path, monkeypatch, kind, links):
+    converter = CONVERTERS[1]
+    raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
+    if not links:
+
+        def no_link(*_: object) -> None:
+            raise OSError
+
+        monkeypatch.setattr(os, 'link', no_link)
+    truth = converter.write_raw(raw, 3)
+    converter.convert(raw, out)
+    out.rename(partial)  # as a run that was killed at its end
+    pair = converter.find_pairs(raw)[1]
+    if kind == 'a pair less':
+        pair.raw_image.unlink()
+        pair.raw_label.unlink()
+        del truth[pair.raw_label]
+    if kind in ('label', 'both'):
+        truth[pair.raw_label] = np.full((HEIGHT, WIDTH), 3, np.uint8)
+        replaced(pair.raw_label, truth[pair.raw_label])
+    if kind in ('image', 'both'):
+        replaced(pair.raw_image, np.full((HEIGHT, WIDTH, 3), 9, np.uint8))
+    converter.convert(raw, out)
+    check_tree(converter, raw, out, truth)
+
+
+def test_another_raw_tree_in_another_place_is_refused(tmp_path):
+    converter = CONVERTERS[1]
+    raw, other, out = tmp_path / 'raw', tmp_path / 'other', tmp_path / 'out'
+    converter.write_raw(raw, 3)
+    shutil.copytree(raw, other)  # with its times
+    converter.convert(raw, out)
+    out.rename(tmp_path / 'out.partial')
+    with pytest.raises(FileExistsError, match=f'was made from {raw}, not from {other}'):
+        converter.convert(other, out)
+
+
+def test_a_folder_of_the_same_name_and_more_is_left_alone(tmp_path):
+    converter = CONVERTERS[1]
+    raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
+    converter.write_raw(raw, 2)
+    stubs.write(partial / 'thesis.png', np.zeros((2, 2), np.uint8))
+    with pytest.raises(FileExistsError, match=r'out\.partial has thesis\.png'):
+        converter.convert(raw, out)
+    assert [path.name for path in partial.iterdir()] == ['thesis.png']
 
 
 @each_converter
@@ -284,14 +392,18 @@ def test_a_killed_run_is_completed_by_running_it_again(tmp_path, converter):
     made = [pair.converted(partial) for pair in converter.find_pairs(raw)]
     finished = {label: label.stat().st_ino for image, label in made if image.exists()}
     assert finished
-    # What a kill may leave besides: the beginning of a file, and a file of some other tree.
+    # What a kill may leave besides: the beginning of a file. What it may not: a file of somebody's.
     beginning = made[-1][1]
     beginning.parent.mkdir(parents=True, exist_ok=True)
     beginning.with_name(f'.{beginning.name}.{run.pid}.tmp').write_bytes(b'\x89P')
-    stubs.write(partial / 'images' / 'train' / 'stray.png', np.zeros((2, 2), np.uint8))
+    stray = partial / 'images' / 'train' / 'stray.png'
+    stubs.write(stray, np.zeros((2, 2), np.uint8))
 
     last.unlink()
     last.write_bytes(label)
+    with pytest.raises(FileExistsError, match=r'stray\.png is not of this conversion'):
+        converter.convert(raw, out)
+    stray.unlink()
     converter.convert(raw, out)
     check_tree(converter, raw, out, truth)
     for path, inode in finished.items():

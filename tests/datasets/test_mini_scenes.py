@@ -121,10 +121,10 @@ def test_a_rendering_is_repeated_or_continued_only_as_it_is(tmp_path):
     files = {path: path.stat().st_mtime_ns for path in out.rglob('*')}
     write_mini_scenes(out, frames=1, width=64, height=48)
     assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == files
-    with pytest.raises(ValueError, match='"frames": 2'):
+    with pytest.raises(FileExistsError, match='"frames": 2'):
         write_mini_scenes(out, frames=2, width=64, height=48)
     out.rename(tmp_path / 'out.partial')
-    with pytest.raises(ValueError, match=r'out\.partial'):
+    with pytest.raises(FileExistsError, match=r'out\.partial'):
         write_mini_scenes(out, frames=2, width=64, height=48)
     write_mini_scenes(out, frames=1, width=64, height=48)
     assert {path: path.stat().st_mtime_ns for path in out.rglob('*') if path.is_file()} == {

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmseg_recall.datasets import files
+from mmseg_recall.out_folder import whole_folder
 
 
 def fill_up(path: Path, data: bytes) -> None:
@@ -62,7 +63,10 @@ def test_a_copy_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_that_is_not_complete_has_another_name(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Path, 'write_bytes', fill_up)
     out = tmp_path / 'tree'
-    with pytest.raises(OSError, match='No space left'), files.whole_folder(out) as folder:
+    with (
+        pytest.raises(OSError, match='No space left'),
+        whole_folder(out, 'a test', '') as (folder, _),
+    ):
         files.write_atomically(folder / 'a.txt', b'whole')
     assert not out.exists()
     assert [path.name for path in tmp_path.rglob('*')] == ['tree.partial']

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from mmseg_recall.out_folder import MANIFEST
 from mmseg_recall.report import render_report
 from mmseg_recall.report.claims import test_claims as claims_of
 from mmseg_recall.report.diagnosis import diagnose
@@ -46,7 +47,8 @@ def report(records, tmp_path_factory) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+    paths = [p for p in folder.rglob('*') if p.is_file() and p.name != MANIFEST]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 def test_rendering_again_gives_the_same_bytes_apart_from_the_date(records, report, tmp_path):
@@ -60,15 +62,21 @@ def test_rendering_again_gives_the_same_bytes_apart_from_the_date(records, repor
 
 
 def test_figures_of_a_comparison_that_is_gone_go_too(records, report, tmp_path):
-    figures = tmp_path / 'figures'
-    figures.mkdir()
-    names = ('scatter-99.svg', 'panel-99.png', 'mine.png')
-    for name in names:
-        (figures / name).touch()
-    render_report([records], tmp_path, DATE)
-    assert [(figures / name).exists() for name in names] == [False, False, True]
-    (figures / 'mine.png').unlink()
-    assert files(tmp_path) == files(report)
+    write_records(tmp_path / 'more', losses=('CE', 'Recall'), seeds=(0,), dataset='Cityscapes')
+    out = tmp_path / 'out'
+    render_report([records, tmp_path / 'more'], out, DATE)
+    assert (out / 'figures' / 'scatter-2.svg').exists()
+    (out / 'figures' / 'mine-2.svg').touch()
+    render_report([records], out, DATE)
+    (out / 'figures' / 'mine-2.svg').unlink()
+    assert files(out) == files(report)
+
+
+def test_a_folder_of_somebody_is_refused_before_the_runs_are_read(tmp_path):
+    (tmp_path / 'README.md').write_text('my paper')
+    with pytest.raises(FileExistsError, match=r'README\.md, which report did not make'):
+        render_report([tmp_path / 'nowhere'], tmp_path, DATE)
+    assert list(tmp_path.iterdir()) == [tmp_path / 'README.md']
 
 
 class Page(HTMLParser):

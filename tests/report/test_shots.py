@@ -155,6 +155,7 @@ def test_files_of_a_report_of_classifiers(tmp_path: Path) -> None:
     write(tmp_path / 'records')
     assert render_report([tmp_path / 'records'], tmp_path / 'out', '2026-11-24') == []
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {
+        'MANIFEST',
         'report.html',
         'README.md',
         'runs.csv',

@@ -20,7 +20,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         write_mini_scenes(args.out, args.frames, *args.size, args.seed)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
 
 

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from mmseg_recall.datasets.convert_virtual_kitti import convert_virtual_kitti
-from mmseg_recall.datasets.files import is_missing
 
 
 def main() -> None:
@@ -18,13 +17,11 @@ def main() -> None:
         '--out', type=Path, default=Path('data/virtual-kitti'), help='folder to make'
     )
     args = parser.parse_args()
-    if not is_missing(args.out):
-        print(f'{args.out} is complete; remove it to convert again')
-        return
     try:
         convert_virtual_kitti(args.raw, args.out)
     except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
+    print(f'{args.out} is complete')
 
 
 if __name__ == '__main__':
