@@ -46,14 +46,14 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-.venv/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/kernels.c
+.venv/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/engines/cpu_kernels.c
 	$(PYTHON) -m venv .venv
 	@echo 'Installing torch $(TORCH) and onedl-mmsegmentation into .venv'
 	.venv/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)
 	.venv/bin/python -m pip install $(PIP_FLAGS) --editable '.[onedl,report,dev]'
 	@touch $@
 
-.venv-openmmlab/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/kernels.c
+.venv-openmmlab/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/engines/cpu_kernels.c
 	$(PYTHON) -m venv .venv-openmmlab
 	@echo 'Installing torch $(TORCH) and mmsegmentation into .venv-openmmlab'
 	.venv-openmmlab/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) 'setuptools<81'
@@ -109,7 +109,7 @@ results: .venv-torchvision/ready
 
 # For classification and for the pretrained model of `make results`. The index's torchvision is a
 # CUDA build, which a CPU build of torch can import only if two of its operators are declared first.
-.venv-torchvision/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/kernels.c
+.venv-torchvision/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/engines/cpu_kernels.c
 	$(PYTHON) -m venv .venv-torchvision
 	@echo 'Installing torch $(TORCH), torchvision and onedl-mmpretrain into .venv-torchvision'
 	.venv-torchvision/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)

@@ -15,4 +15,8 @@ if not torch.cuda.is_available():
 collect_ignore_glob = (
     [] if find_spec('mmpretrain') else ['mmseg_recall/classification/*', 'tests/classification/*']
 )
-collect_ignore = [] if find_spec('triton') else ['mmseg_recall/functional/triton_kernels.py']
+collect_ignore = (
+    []
+    if find_spec('triton')
+    else ['mmseg_recall/functional/engines/cuda_kernels.py', 'tests/functional/compile_kernels.py']
+)

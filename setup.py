@@ -23,10 +23,10 @@ def requirements(ranges: dict[str, tuple[str, str]]) -> list[str]:
 STACK_EXTRAS = {
     name: [*requirements(ranges), 'ftfy', 'regex'] for name, ranges in STACK['STACKS'].items()
 }
-SOURCE = 'mmseg_recall/functional/kernels.c'
+SOURCE = 'mmseg_recall/functional/engines/cpu_kernels.c'
 # A shared library of plain C, not a Python module. Optional: torch does its work without it.
 KERNELS = Extension(
-    'mmseg_recall.functional._kernels',
+    'mmseg_recall.functional.engines._cpu_kernels',
     [SOURCE],
     define_macros=[('SOURCE_CHECKSUM', f'{zlib.crc32((ROOT / SOURCE).read_bytes())}u')],
     extra_compile_args=['-O3', '-g0', '-fno-math-errno', '-fno-trapping-math', '-fopenmp-simd'],

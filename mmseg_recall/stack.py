@@ -44,27 +44,36 @@ Install one of the two stacks, in a checkout of mmseg_recall:
 
 
 def check_stack() -> str:
+    """The installed stack, which whatever is not plain torch asks for first.
+
+    Raises:
+        ImportError: As :func:`find_stack`, or there is none; the message has the install lines.
+    """
+    name = find_stack()
+    if name is None:
+        raise ImportError(
+            'This part of mmseg_recall needs MMSegmentation, and none is installed; its losses '
+            f'and functions need torch only.\n{INSTALL_HELP}'
+        )
+    return name
+
+
+def find_stack() -> str | None:
     """Find the installed stack without importing any of it.
 
     Returns:
-        The stack's name, a key of :data:`STACKS`.
+        The stack's name, a key of :data:`STACKS`; None where no part of one is installed.
 
     Raises:
-        ImportError: No stack is installed, part of one is missing, a version is outside the
-            supported range, or both stacks are installed over each other.
-
-    Example:
-        >>> check_stack() in STACKS
-        True
+        ImportError: Part of a stack is missing, a version is outside the supported range, or both
+            stacks are installed over each other.
     """
     installed = {
         name: {dist: _installed_version(dist) for dist in ranges} for name, ranges in STACKS.items()
     }
     present = [name for name, dists in installed.items() if any(dists.values())]
     if not present:
-        raise ImportError(
-            f'mmseg_recall needs MMSegmentation, and none is installed.\n{INSTALL_HELP}'
-        )
+        return None
     if len(present) > 1:
         found = ', '.join(d for dists in installed.values() for d, found in dists.items() if found)
         raise ImportError(

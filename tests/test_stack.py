@@ -33,7 +33,7 @@ def test_finds_the_stack(monkeypatch, installed, name):
 @pytest.mark.parametrize(
     ('installed', 'message'),
     [
-        ({}, 'none is installed'),
+        ({}, 'its losses and functions need torch only'),
         (ONEDL | OPENMMLAB, 'both MMSegmentation stacks'),
         (ONEDL | {'onedl-mmsegmentation': '1.3.9'}, 'onedl-mmsegmentation is 1.3.9'),
         (ONEDL | {'onedl-mmcv': '2.4.0'}, 'onedl-mmcv is 2.4.0, supported is >=2.3,<2.4'),

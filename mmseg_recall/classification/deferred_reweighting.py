@@ -13,7 +13,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from ..functional import check_shapes, class_balanced_weight
-from ..functional.class_nll import compute_dtype
+from ..functional.checks import compute_dtype
 from ..losses.class_counts import ClassCountsSource, load_class_counts
 
 

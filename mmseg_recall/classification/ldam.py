@@ -11,9 +11,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional import check_shapes
-from ..functional.class_nll import compute_dtype
+from ..functional.checks import compute_dtype
+from ..losses.base import StatisticsBalancedLoss
 from ..losses.class_counts import ClassCountsSource, load_class_counts
-from ..losses.statistics_balanced import StatisticsBalancedLoss
 
 
 def ldam_margin(samples: Tensor, max_margin: float = 0.5) -> Tensor:
@@ -49,7 +49,7 @@ class LDAMLoss(StatisticsBalancedLoss):
 
     Args:
         class_counts: Training samples of each class, or a file, as
-            :class:`~mmseg_recall.losses.statistics_balanced.StatisticsBalancedLoss` takes them.
+            :class:`~mmseg_recall.losses.base.StatisticsBalancedLoss` takes them.
         max_margin: m > 0, the margin of the rarest class.
         scale: s > 0.
         kwargs: Of StatisticsBalancedLoss. ignore_index is None unless it is given.

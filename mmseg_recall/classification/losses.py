@@ -17,7 +17,7 @@ def without_ignored_id(loss_class: type[SegmentationLoss]) -> Callable[..., Segm
     Among thousands of classes, 255, the default for label maps, is a class like others.
 
     Example:
-        >>> from mmseg_recall.losses.performance_balanced import RecallLoss
+        >>> from mmseg_recall.losses import RecallLoss
         >>> without_ignored_id(RecallLoss)(smoothing=1.0).ignore_index is None
         True
     """

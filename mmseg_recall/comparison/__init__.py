@@ -1,6 +1,10 @@
 """Run the comparison of losses: plan the runs, train and test each, keep a record of each."""
 
-from .benchmark import run_all
-from .plan import Plan, plan_runs
+from ..stack import check_stack
+
+check_stack()
+
+from .benchmark import run_all  # noqa: E402
+from .plan import Plan, plan_runs  # noqa: E402
 
 __all__ = ['Plan', 'plan_runs', 'run_all']

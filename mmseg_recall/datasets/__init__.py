@@ -1,10 +1,14 @@
 """Datasets, the converters that make them, and the statistics that the losses read."""
 
-from .camvid import CamVidDataset
-from .class_balanced_crops import ClassBalancedCrops, CropAroundClass
-from .replayed_sampler import ReplayedInfiniteSampler
-from .synthia import SynthiaSeqsDataset
-from .virtual_kitti import VirtualKitti2Dataset
+from ..stack import check_stack
+
+check_stack()
+
+from .camvid import CamVidDataset  # noqa: E402
+from .class_balanced_crops import ClassBalancedCrops, CropAroundClass  # noqa: E402
+from .replayed_sampler import ReplayedInfiniteSampler  # noqa: E402
+from .synthia import SynthiaSeqsDataset  # noqa: E402
+from .virtual_kitti import VirtualKitti2Dataset  # noqa: E402
 
 __all__ = [
     'CamVidDataset',

@@ -1,6 +1,6 @@
 """Pure functions of tensors: needs torch, and nothing else of this package or of mmseg."""
 
-from .checks import check_shapes, valid_pixels
+from .checks import as_class_logits, check_shapes, valid_pixels
 from .class_nll import (
     checked_pixel_nll,
     class_nll_sums,
@@ -11,6 +11,7 @@ from .counts import ClassCounts, count_classes, dice, jaccard, precision, recall
 from .focal import focal_modulation
 from .lovasz import lovasz_softmax
 from .ohem import hardest_mean
+from .ranks import sum_over_ranks
 from .seesaw import seesaw_nll_sum
 from .soft_iou import soft_sums, tversky_distance
 from .weights import (
@@ -23,6 +24,7 @@ from .weights import (
 
 __all__ = [
     'ClassCounts',
+    'as_class_logits',
     'check_shapes',
     'checked_pixel_nll',
     'class_balanced_weight',
@@ -42,6 +44,7 @@ __all__ = [
     'resized_class_nll_sums',
     'seesaw_nll_sum',
     'soft_sums',
+    'sum_over_ranks',
     'tversky',
     'tversky_distance',
     'valid_pixels',

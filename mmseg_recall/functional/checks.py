@@ -13,8 +13,50 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
 
+def as_class_logits(
+    logits: Tensor, target: Tensor, use_sigmoid: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, C, ...) and target (N, ...), two classes where there is one channel.
+
+    A sigmoid of z is the softmax of (0, z): one channel is the same model as two classes.
+
+    Args:
+        logits: (N, C, ...) with C >= 2 are left as they are; (N, 1, ...) and (N, H, W) become
+            (N, 2, ...).
+        target: (N, ...); of one channel also of the shape of the logits.
+        use_sigmoid: Whether the model means sigmoids: then C must be 1.
+
+    Raises:
+        ValueError: use_sigmoid with several channels.
+
+    Example:
+        >>> import torch
+        >>> as_class_logits(torch.tensor([[[2.0, 3.0]]]), torch.tensor([[1, 0]]))[0]
+        tensor([[[0., 0.],
+                 [2., 3.]]])
+    """
+    given = isinstance(logits, Tensor) and isinstance(target, Tensor) and logits.dim() > 1
+    if not given or target.is_floating_point():
+        check_shapes(logits, target)  # says what is wrong
+    if target.shape == logits.shape and (logits.shape[1] == 1 or logits.dim() == 3):
+        logits = logits.unsqueeze(1)
+    if logits.shape[1] == 1:
+        return torch.cat([torch.zeros_like(logits), logits], 1), target
+    if use_sigmoid:
+        raise ValueError(
+            f'use_sigmoid=True and logits of {logits.shape[1]} channels: independent sigmoids are '
+            'labels of their own, a pixel has any number of them and no argmax, hence the classes '
+            'no recall. For classes that exclude each other remove use_sigmoid; for two, '
+            'out_channels=1 in the head will do'
+        )
+    return logits, target
+
+
 def check_shapes(logits: Tensor, target: Tensor) -> None:
     """Raise ValueError unless logits are (N, C, ...), target integer (N, ...), on one device."""
+    for name, given in (('logits', logits), ('target', target)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f'{name} must be a tensor, got {type(given).__name__}')
     if target.is_floating_point() and target.shape == logits.shape:
         raise ValueError(
             f'target {tuple(target.shape)} holds a score for each class (soft labels, as Mixup, '
@@ -64,10 +106,12 @@ _pending: list[_Pending] = []
 
 def _message(ids: str, num_classes: int, ignore_index: int | None = None) -> str:
     ignored = '' if ignore_index is None else f' and not ignore_index={ignore_index}'
-    binary = 'One channel is for sigmoid losses: set out_channels=2 in the head. '
+    binary = (
+        'Two classes, or one channel, have the labels 0 and 1: masks of 0 and 255 need mapping. '
+    )
     return (
         f'target holds label ids outside [0, {num_classes}){ignored}: {ids}. '
-        f'{binary if num_classes == 1 else ""}Check num_classes of the head, ignore_index, and the '
+        f'{binary if num_classes == 2 else ""}Check num_classes of the head, ignore_index, and the '
         'label mapping (reduce_zero_label) of the dataset'
     )
 

@@ -9,31 +9,12 @@ so the weights may be computed after the pixels were read, from the counts of th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
-from .checks import check_pixel_weight, check_shapes, compute_dtype, valid_pixels
-from .counts import ClassCounts, count_classes
-from .fused import (
-    differentiate_rows,
-    fused_class_nll_sums,
-    fused_resized_class_nll_sums,
-    readable,
-    score_rows,
-)
-
-IMPLS = ('auto', 'plain', 'fused')
-
-
-def pixel_nll(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """-log p of the true class per pixel, shape of target; 0 where ``valid`` is False."""
-    log_p = F.log_softmax(logits.to(compute_dtype(logits)), dim=1)
-    safe_target = torch.where(valid, target, 0).unsqueeze(1)
-    return torch.where(valid, -log_p.gather(1, safe_target).squeeze(1), 0.0)
+from .checks import check_pixel_weight, check_shapes
+from .counts import ClassCounts
+from .engines import pick_engine
 
 
 def checked_pixel_nll(
@@ -53,44 +34,7 @@ def checked_pixel_nll(
         ValueError: As :func:`class_nll_sums`.
     """
     check_shapes(logits, target)
-    if kernels.usable(logits):
-        return _PixelNll.apply(logits, readable(logits, target, ignore_index), ignore_index)
-    target = target.long()
-    valid = valid_pixels(target, logits.shape[1], ignore_index)
-    return pixel_nll(logits, target, valid), valid
-
-
-class _PixelNll(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
-    ) -> tuple[Tensor, Tensor]:
-        nll = target.new_empty(target.shape, dtype=torch.float32)
-        valid = target.new_empty(target.shape, dtype=torch.bool)
-        score_rows(logits, target, ignore_index, nll=nll, valid=valid)
-        ctx.save_for_backward(logits, target, valid)
-        ctx.ignore_index = ignore_index
-        ctx.mark_non_differentiable(valid)
-        return nll, valid
-
-    @staticmethod
-    def backward(ctx: Any, grad_nll: Tensor, _: Any) -> tuple[Tensor, None, None]:
-        logits, target, valid = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is itself to be differentiated
-            nll = pixel_nll(logits, target, valid)
-            grad = torch.autograd.grad(nll, logits, grad_nll, create_graph=True)[0]
-        else:
-            one = grad_nll.new_ones(logits.shape[1])
-            grad = differentiate_rows(logits, target, ctx.ignore_index, one, grad_nll)
-        return grad, None, None
-
-
-def sum_per_class(values: Tensor, target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
-    """Sum per-pixel ``values`` over the valid pixels of each class, accumulated in float64."""
-    labels = torch.where(valid, target, num_classes).flatten()
-    sums = torch.zeros(num_classes + 1, dtype=torch.float64, device=values.device)
-    sums = sums.index_add(0, labels, values.flatten().double())
-    return sums[:-1].to(values.dtype)
+    return pick_engine(logits).pixel_nll(logits, target.long(), ignore_index)
 
 
 def class_nll_sums(
@@ -112,10 +56,8 @@ def class_nll_sums(
         target: (N, ...), integer class ids.
         ignore_index: Id of the pixels that take no part; None for none.
         pixel_weight: (N, ...), a factor per pixel of the sums (not of the counts); a constant.
-        impl: 'plain' is the reference; 'fused' reads the logits once, in blocks that fit the
-            cache, or on a GPU by Triton kernels (where Triton is installed), and saves nothing of
-            their size; 'auto' takes the faster one, which is known on CPU only. Under
-            ``torch.compile`` all are 'plain', which it fuses by itself.
+        impl: Which engine: see :func:`mmseg_recall.functional.engines.pick_engine`. Those but
+            'plain' read the logits once and save nothing of their size.
 
     Returns:
         (sums, counts): sums (C,), float32 (float64 for float64 logits), differentiable with
@@ -136,22 +78,11 @@ def class_nll_sums(
 
     Source: Eq. 1, whose inner sum this is.
     """
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
     check_shapes(logits, target)
     pixel_weight = check_pixel_weight(pixel_weight, logits, target)
-    # On GPUs nobody has measured which one is faster.
-    fused = impl == 'fused' or (impl == 'auto' and logits.device.type == 'cpu')
-    if fused and not torch.compiler.is_compiling():
-        return fused_class_nll_sums(logits, target, ignore_index, pixel_weight)
-    target = target.long()
-    num_classes = logits.shape[1]
-    valid = valid_pixels(target, num_classes, ignore_index)
-    nll = pixel_nll(logits, target, valid)
-    if pixel_weight is not None:
-        nll = nll * pixel_weight
-    counts = count_classes(logits.detach().argmax(dim=1), target, num_classes, valid)
-    return sum_per_class(nll, target, valid, num_classes), counts
+    class_sums = pick_engine(logits, impl).class_sums
+    sums, *counts = class_sums(logits, target.long(), ignore_index, pixel_weight)
+    return sums, ClassCounts(*counts)
 
 
 def resized_class_nll_sums(
@@ -160,21 +91,23 @@ def resized_class_nll_sums(
     *,
     align_corners: bool = False,
     ignore_index: int | None = 255,
+    impl: str = 'fused',
 ) -> tuple[Tensor, ClassCounts]:
     """:func:`class_nll_sums` of the logits resized bilinearly to the target, without resizing them.
 
     Equal to ``class_nll_sums(F.interpolate(logits, target.shape[1:], mode='bilinear',
     align_corners=align_corners), target)``. All it allocates is a tile and the gradient of the
-    low-resolution logits; under ``torch.compile`` it is that expression, in float32.
+    low-resolution logits, where an engine can; else it is that expression, in float32.
 
     Args:
         logits: (N, C, h, w), any floating type; float16 and bfloat16 compute in float32.
         target: (N, H, W), integer class ids.
         align_corners: As in F.interpolate.
         ignore_index: Id of the pixels that take no part; None for none.
+        impl: As of :func:`class_nll_sums`.
 
     Returns:
-        (sums, counts), as :func:`class_nll_sums`. Once differentiable.
+        (sums, counts), as :func:`class_nll_sums`.
 
     Raises:
         ValueError: Shapes that do not fit; for the target, as :func:`class_nll_sums`.
@@ -194,15 +127,12 @@ def resized_class_nll_sums(
             f'{tuple(logits.shape)} and {tuple(target.shape)}'
         )
     check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
-    if torch.compiler.is_compiling():
-        full = F.interpolate(
-            logits.to(compute_dtype(logits)),
-            target.shape[1:],
-            mode='bilinear',
-            align_corners=align_corners,
-        )
-        return class_nll_sums(full, target, ignore_index=ignore_index)
-    return fused_resized_class_nll_sums(logits, target, ignore_index, align_corners)
+    engine, target = pick_engine(logits, impl), target.long()
+    if logits.shape[2:] == target.shape[1:]:
+        sums, *counts = engine.class_sums(logits, target, ignore_index, None)
+    else:
+        sums, *counts = engine.resized_class_sums(logits, target, ignore_index, align_corners)
+    return sums, ClassCounts(*counts)
 
 
 def weighted_mean(

@@ -11,7 +11,7 @@ from mmseg.registry import HOOKS
 
 from ..datasets.files import write_atomically
 from ..datasets.labels import check_samples, fingerprint
-from ..losses.class_counts import ClassCountsLoss
+from ..losses import ClassCountsLoss
 
 
 @HOOKS.register_module()

@@ -15,9 +15,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ..functional import ClassCounts, count_classes, recall
 from ..functional.checks import valid_pixels
-from ..functional.class_nll import pixel_nll, sum_per_class
-from ..losses import ClassWeightedLoss
-from ..losses.performance_balanced import SoftmaxFocalLoss
+from ..functional.engines.plain import nll_of_valid, sum_per_class
+from ..losses import ClassWeightedLoss, SoftmaxFocalLoss
 
 
 @HOOKS.register_module()
@@ -151,7 +150,7 @@ def focal_class_weight(
     ignore = loss.ignore_index if ignore_index is None else ignore_index
     target, num_classes = target.long(), logits.shape[1]
     valid = valid_pixels(target, num_classes, ignore)
-    one_minus_p = -torch.expm1(-pixel_nll(logits, target, valid))
+    one_minus_p = -torch.expm1(-nll_of_valid(logits, target, valid))
     sums = sum_per_class((one_minus_p**loss.gamma).double(), target, valid, num_classes)
     counts = count_classes(logits.argmax(dim=1), target, num_classes, valid)
     if loss.sync_stats and get_world_size() > 1:

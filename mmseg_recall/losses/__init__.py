@@ -1,20 +1,17 @@
-"""The registered losses. A module put into this folder is found: nobody edits a list.
+"""The losses, plain torch modules: one file a loss, named after it. Nobody edits a list.
 
-The paper's taxonomy names the files: region-based, statistics-balanced, performance-balanced.
+Where an MMSegmentation stack is installed, ``mmseg_recall`` registers them all.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
-from mmseg.registry import MODELS
-
-from .base import ClassWeightedLoss, SegmentationLoss
-
-__all__ = ['ClassWeightedLoss', 'SegmentationLoss', 'available_losses']
+from .base import ClassCountsLoss, ClassWeightedLoss, SegmentationLoss
 
 
 def available_losses() -> dict[str, type[SegmentationLoss]]:
-    """Every registered loss of this package, by the name that a config gives as ``type``.
+    """Every loss of this package, by the name that a config gives as ``type``.
 
     Example:
         >>> 'RecallLoss' in available_losses()
@@ -25,10 +22,24 @@ def available_losses() -> dict[str, type[SegmentationLoss]]:
         name: value
         for module in modules
         for name, value in sorted(vars(module).items())
+        # The bases have no name for the log.
         if isinstance(value, type)
         and issubclass(value, SegmentationLoss)
-        and MODELS.module_dict.get(name) is value
+        and value.__module__ == module.__name__
+        and hasattr(value, 'default_name')
     }
 
 
-available_losses()  # importing a module registers its losses
+globals().update(available_losses())
+
+__all__ = [
+    'ClassCountsLoss',
+    'ClassWeightedLoss',
+    'SegmentationLoss',
+    'available_losses',
+    *available_losses(),
+]
+
+
+def __getattr__(name: str) -> Any:  # tells type checkers of the names that were found
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

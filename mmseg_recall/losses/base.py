@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..functional import ClassCounts, class_nll_sums, weighted_mean
-from ..functional.checks import check_pixel_weight
-from ..functional.class_nll import IMPLS, check_normalization
+from ..functional import (
+    ClassCounts,
+    as_class_logits,
+    class_nll_sums,
+    soft_sums,
+    sum_over_ranks,
+    weighted_mean,
+)
+from ..functional.checks import check_pixel_weight, compute_dtype
+from ..functional.class_nll import check_normalization
+from ..functional.engines import check_impl
+from ..functional.ranks import differentiable_sum_over_ranks, num_ranks
+from .class_counts import ClassCountsSource, load_class_counts, load_class_names
 
 
 class SegmentationLoss(nn.Module):
@@ -23,6 +34,8 @@ class SegmentationLoss(nn.Module):
     - logits are (N, C, ...), of any floating type; the loss computes in float32 (float64 for
       float64 logits). target is (N, ...) with class ids; pixels with ``ignore_index`` take no
       part; any other id outside [0, C) is a ValueError.
+    - One channel z is two classes with the logits (0, z), the same model: (N, 1, ...) or
+      (N, H, W) logits, and labels 0 and 1.
     - The value is finite and connected to the graph for any batch: 0, with zero gradients, when
       no pixel is valid. NaN logits give NaN.
 
@@ -31,8 +44,8 @@ class SegmentationLoss(nn.Module):
         loss_name: Its name in the log; mmseg adds it to the total if it starts with 'loss'.
         ignore_index: Id of the pixels to leave out, used when the head passes none; None to leave
             out none, which logits with more than 255 classes need.
-        use_sigmoid: Only False; accepted so that changing the ``type`` alone works on a config
-            written for CrossEntropyLoss.
+        use_sigmoid: True refuses logits of more than one channel: independent sigmoids have no
+            argmax, hence no recall. One channel is taken with either.
 
     Attributes:
         default_name: The loss_name when none is given; a class attribute of each loss.
@@ -42,7 +55,7 @@ class SegmentationLoss(nn.Module):
             would take their digits.
 
     Raises:
-        ValueError: For use_sigmoid=True, or a negative loss_weight.
+        ValueError: For a negative loss_weight.
     """
 
     default_name: str
@@ -56,14 +69,10 @@ class SegmentationLoss(nn.Module):
         use_sigmoid: bool = False,
     ) -> None:
         super().__init__()
-        if use_sigmoid:
-            raise ValueError(
-                f'{type(self).__name__} is a softmax loss: use_sigmoid must be False. '
-                'Heads with independent sigmoid outputs are not supported'
-            )
         if not loss_weight >= 0:
             raise ValueError(f'loss_weight must be >= 0, got {loss_weight}')
         self.loss_weight = loss_weight
+        self.use_sigmoid = use_sigmoid
         self.loss_name = loss_name or self.default_name
         self.ignore_index = ignore_index
 
@@ -79,9 +88,9 @@ class SegmentationLoss(nn.Module):
         """The loss of one batch, as decode heads call it.
 
         Args:
-            logits: (N, C, ...).
-            target: (N, ...).
-            weight: (N, ...), a factor per pixel (from a head's pixel sampler), or None.
+            logits: (N, C, ...); of two classes also (N, 1, ...) or (N, H, W).
+            target: (N, ...); of one channel also of the shape of the logits.
+            weight: Like target, a factor per pixel (from a head's pixel sampler), or None.
             ignore_index: Overrides the constructor's, unless None.
             reduction_override: 'none' is what a sampler asks for that needs a loss per pixel;
                 'mean' is what these losses give.
@@ -105,6 +114,7 @@ class SegmentationLoss(nn.Module):
                 f'{type(self).__name__} has a mean only: '
                 f"reduction_override must be 'mean' or None, got {reduction_override!r}"
             )
+        logits, target = as_class_logits(logits, target, self.use_sigmoid)
         ignore = self.ignore_index if ignore_index is None else ignore_index
         if ignore_index is None and ignore == 255 < logits.shape[1]:
             raise ValueError(
@@ -112,7 +122,6 @@ class SegmentationLoss(nn.Module):
                 f'{logits.shape[1]} classes of the logits and would be left out: give '
                 'ignore_index=None, or an id that is no class'
             )
-        weight = check_pixel_weight(weight, logits, target)
         return self.loss_weight * self.compute(logits, target, weight, ignore)
 
     def compute(
@@ -127,11 +136,10 @@ class SegmentationLoss(nn.Module):
         if value is None:
             return None
         if value.shape != like.shape:
-            print_log(
+            warnings.warn(
                 f'{name} of {type(self).__name__} was loaded for {len(value)} classes and the '
                 f'logits have {len(like)}: the loss starts afresh',
-                logger='current',
-                level=logging.WARNING,
+                stacklevel=2,
             )
             if self.training:
                 for each in self.running_names:
@@ -210,8 +218,7 @@ class ClassWeightedLoss(SegmentationLoss):
     ) -> None:
         super().__init__(**kwargs)
         check_normalization(normalization)
-        if impl not in IMPLS:
-            raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
+        check_impl(impl)
         self.normalization = normalization
         self.sync_stats = sync_stats
         self.impl = impl
@@ -236,21 +243,20 @@ class ClassWeightedLoss(SegmentationLoss):
 
     def from_sums(self, sums: Tensor, counts: ClassCounts) -> Tensor:
         """The loss before ``loss_weight`` from what :func:`class_nll_sums` returns."""
-        world_size = 1
-        if self.sync_stats and get_world_size() > 1:
-            world_size = get_world_size()
-            counts = sum_counts_over_ranks(counts)
+        world_size = num_ranks(self.sync_stats)
+        if world_size > 1:
+            counts = ClassCounts(*sum_over_ranks(torch.stack(counts))[0])
         weight = self.class_weight(counts)
         self.last_counts = counts
         self.last_weight = torch.where(counts.pixels > 0, weight.detach(), float('nan'))
         return world_size * weighted_mean(sums, weight, counts.pixels, self.normalization)
 
 
-def sum_counts_over_ranks(counts: ClassCounts) -> ClassCounts:
-    """Add up the counts of all ranks, in one collective."""
-    total = torch.stack(counts)
-    all_reduce(total)
-    return ClassCounts(*total)
+def times_pixel_weight(losses: Tensor, valid: Tensor, pixel_weight: Tensor | None) -> Tensor:
+    """Losses per pixel times the weight of the pixel, which may be NaN where it takes no part."""
+    if pixel_weight is None:
+        return losses
+    return losses * torch.where(valid, check_pixel_weight(pixel_weight, losses, losses), 0.0)
 
 
 def mean_over_ranks(losses: Tensor, num_pixels: Tensor, sync_stats: bool) -> Tensor:
@@ -261,8 +267,189 @@ def mean_over_ranks(losses: Tensor, num_pixels: Tensor, sync_stats: bool) -> Ten
         num_pixels: Its valid pixels.
         sync_stats: With False the rank is on its own: the mean over its pixels.
     """
-    world_size = 1
-    if sync_stats and get_world_size() > 1:
-        world_size = get_world_size()
-        all_reduce(num_pixels)
+    num_pixels, world_size = sum_over_ranks(num_pixels, sync_stats)
     return world_size * losses.sum() / num_pixels.clamp_min(1)
+
+
+class ClassCountsLoss(SegmentationLoss):
+    """Base of the losses that know how many pixels of each class the training set has.
+
+    Args:
+        class_counts: Pixels of each class in the training set: a list, an array, a tensor, or the
+            path of the JSON file that ``tools/class_statistics.py CONFIG`` writes. Required.
+        num_classes: C, to refuse counts of another length at once instead of at the first batch;
+            LossRunner gives that of the head.
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Attributes:
+        class_counts: N_c, (C,) float64.
+        class_names: Those of the file, which CheckDatasetHook compares with the data set's; None
+            where it names none.
+
+    Raises:
+        ValueError: No counts, counts that are negative, not finite or all zero, or not
+            ``num_classes`` many; at the first batch, not as many as the logits have classes.
+        FileNotFoundError: No such file; the message is the command that writes it.
+    """
+
+    def __init__(
+        self,
+        class_counts: ClassCountsSource = None,
+        num_classes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if class_counts is None:
+            raise ValueError(
+                f'{type(self).__name__} needs class_counts, the pixels of each class in the '
+                'training set: a list, or the file that '
+                '`python tools/class_statistics.py CONFIG` writes'
+            )
+        self.source = class_counts if isinstance(class_counts, (str, Path)) else 'the list given'
+        self.class_counts = load_class_counts(class_counts)
+        self.class_names = load_class_names(class_counts)
+        if num_classes is not None:
+            self.check_length(num_classes, 'num_classes is')
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassCountsLoss:
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        # Weights go where the model goes, but float16 has not the range for them.
+        for name, value in kept.items():
+            self._buffers[name] = value.to(self._buffers[name].device)
+        return self
+
+    def check_length(self, num_classes: int, which: str = 'the logits have') -> None:
+        """Raise ValueError unless there are counts of ``num_classes`` classes."""
+        if len(self.class_counts) != num_classes:
+            raise ValueError(
+                f'class_counts of {type(self).__name__} ({self.source}) has '
+                f'{len(self.class_counts)} classes, {which} {num_classes}. Run '
+                '`python tools/class_statistics.py CONFIG` for this data set'
+            )
+
+    def check_names(self, classes: Sequence[str]) -> None:
+        """Raise ValueError if the file of counts names other classes than these."""
+        for c, names in enumerate(zip_longest(self.class_names or classes, classes)):
+            if names[0] != names[1]:
+                raise ValueError(
+                    f'class_counts of {type(self).__name__} ({self.source}) are of another data '
+                    f'set: class {c} is {names[0]!r} there and {names[1]!r} in the training set. '
+                    'Run `python tools/class_statistics.py CONFIG` for this data set'
+                )
+
+
+class StatisticsBalancedLoss(ClassCountsLoss, ClassWeightedLoss):
+    """Base of the losses whose class weights are fixed before training.
+
+    Args:
+        exponent: e in [0, 1]; the weight of a class seen becomes w_c^e: 0 is plain cross-entropy,
+            1/2 the square root, 1 the weight itself.
+        kwargs: Of :class:`ClassCountsLoss` and :class:`ClassWeightedLoss`.
+
+    Raises:
+        ValueError: exponent outside [0, 1]; see :class:`ClassCountsLoss` for the counts.
+    """
+
+    def __init__(
+        self, class_counts: ClassCountsSource = None, exponent: float = 1.0, **kwargs: Any
+    ) -> None:
+        if not 0 <= exponent <= 1:
+            raise ValueError(
+                f'exponent must be in [0, 1], from plain cross-entropy to the weights of '
+                f'{type(self).__name__}, got {exponent}'
+            )
+        super().__init__(class_counts, **kwargs)
+        weight = self.static_weight(self.class_counts)
+        weight = torch.where(weight > 0, weight**exponent, 0.0)
+        self.register_buffer('weight', weight, persistent=False)
+
+    def static_weight(self, pixels: Tensor) -> Tensor:
+        """Weight of each class, (C,), from the pixels of each class, (C,) float64."""
+        raise NotImplementedError
+
+    def class_weight(self, counts: ClassCounts) -> Tensor:
+        self.check_length(len(counts.pixels))
+        return self.weight
+
+
+class RegionLoss(SegmentationLoss):
+    """Base of the losses that score regions: they take no weight per pixel.
+
+    Raises:
+        ValueError: When the head passes a weight per pixel.
+    """
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
+    ) -> Tensor:
+        if pixel_weight is not None:
+            raise ValueError(
+                f'{type(self).__name__} scores regions, so it has no weight per pixel: '
+                'remove the sampler of the decode head'
+            )
+        return self.score(logits, target, ignore_index)
+
+    def score(self, logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
+        """The loss before ``loss_weight``; what a loss of this family writes."""
+        raise NotImplementedError
+
+
+AVERAGES = ('batch', 'image', 'class')
+
+
+class SoftCountsLoss(RegionLoss):
+    """Base of the losses that are a mean of d_c, a distance from the soft counts of a class.
+
+        L = mean_c d_c                     (average='batch')
+        L = mean_i mean_{c in i} d_ic      (average='image')
+        L = mean_c mean_{i: c in i} d_ic   (average='class')
+
+    with d_c of the counts of the whole batch, d_ic of those of image i, over the classes with
+    pixels there, valid pixels only; an image without a valid pixel takes no part. The three follow
+    the mIoU^D, mIoU^I and mIoU^C of the paper, a batch standing for the data set.
+
+    Args:
+        average: 'batch', where large objects decide; 'image', where every image counts the same;
+            'class', where every class does.
+        sync_stats: Over all ranks. For 'batch' the soft counts are summed and each rank returns
+            the loss of the whole batch, with W times its share of the gradient. For the others
+            only numbers of images are summed, those with a valid pixel or those of each class, and
+            each rank returns W times its share of the loss.
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Raises:
+        ValueError: An unknown average.
+
+    Source: Wang et al. 2023, "Revisiting Evaluation Metrics for Semantic Segmentation", for the
+    averages.
+    """
+
+    def __init__(self, average: str = 'batch', sync_stats: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if average not in AVERAGES:
+            raise ValueError(f'average must be one of {AVERAGES}, got {average!r}')
+        self.average = average
+        self.sync_stats = sync_stats
+
+    def score(self, logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
+        per_image = self.average != 'batch'
+        sums = soft_sums(logits, target, ignore_index=ignore_index, per_image=per_image)
+        if not per_image and num_ranks(self.sync_stats) > 1:
+            total = torch.stack([s.double() for s in sums])
+            sums = differentiable_sum_over_ranks(total, self.sync_stats).unbind()
+        distance, present = self.distance(*sums), sums[2] > 0
+        if not per_image:
+            loss = distance.sum() / present.sum().clamp_min(1)
+            return loss.to(compute_dtype(logits))
+        num_images = present.sum(0) if self.average == 'class' else present.any(1).sum()
+        num_images, world_size = sum_over_ranks(num_images, self.sync_stats)
+        if self.average == 'class':
+            num_terms = num_images * (num_images > 0).sum()
+        else:
+            num_terms = num_images * present.sum(1, keepdim=True)
+        return world_size * (distance / num_terms.clamp_min(1)).sum()
+
+    def distance(self, intersection: Tensor, mass: Tensor, pixels: Tensor) -> Tensor:
+        """What is averaged, from the soft counts, each (C,) or (N, C); 0 where pixels is 0."""
+        raise NotImplementedError

@@ -3,88 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import SegmentationLoss
-
 LARGEST = 2**63
 """No count is as large: the weights stay far inside the range of float32."""
 
 ClassCountsSource = Sequence[float] | str | Path | None
-
-
-class ClassCountsLoss(SegmentationLoss):
-    """Base of the losses that know how many pixels of each class the training set has.
-
-    Args:
-        class_counts: Pixels of each class in the training set: a list, an array, a tensor, or the
-            path of the JSON file that ``tools/class_statistics.py CONFIG`` writes. Required.
-        num_classes: C, to refuse counts of another length at once instead of at the first batch;
-            LossRunner gives that of the head.
-        kwargs: Of :class:`SegmentationLoss`.
-
-    Attributes:
-        class_counts: N_c, (C,) float64.
-        class_names: Those of the file, which CheckDatasetHook compares with the data set's; None
-            where it names none.
-
-    Raises:
-        ValueError: No counts, counts that are negative, not finite or all zero, or not
-            ``num_classes`` many; at the first batch, not as many as the logits have classes.
-        FileNotFoundError: No such file; the message is the command that writes it.
-    """
-
-    def __init__(
-        self,
-        class_counts: ClassCountsSource = None,
-        num_classes: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if class_counts is None:
-            raise ValueError(
-                f'{type(self).__name__} needs class_counts, the pixels of each class in the '
-                'training set: a list, or the file that '
-                '`python tools/class_statistics.py CONFIG` writes'
-            )
-        self.source = class_counts if isinstance(class_counts, (str, Path)) else 'the list given'
-        self.class_counts = load_class_counts(class_counts)
-        self.class_names = load_class_names(class_counts)
-        if num_classes is not None:
-            self.check_length(num_classes, 'num_classes is')
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassCountsLoss:
-        kept = dict(self._buffers)
-        super()._apply(fn, recurse)
-        # Weights go where the model goes, but float16 has not the range for them.
-        for name, value in kept.items():
-            self._buffers[name] = value.to(self._buffers[name].device)
-        return self
-
-    def check_length(self, num_classes: int, which: str = 'the logits have') -> None:
-        """Raise ValueError unless there are counts of ``num_classes`` classes."""
-        if len(self.class_counts) != num_classes:
-            raise ValueError(
-                f'class_counts of {type(self).__name__} ({self.source}) has '
-                f'{len(self.class_counts)} classes, {which} {num_classes}. Run '
-                '`python tools/class_statistics.py CONFIG` for this data set'
-            )
-
-    def check_names(self, classes: Sequence[str]) -> None:
-        """Raise ValueError if the file of counts names other classes than these."""
-        for c, names in enumerate(zip_longest(self.class_names or classes, classes)):
-            if names[0] != names[1]:
-                raise ValueError(
-                    f'class_counts of {type(self).__name__} ({self.source}) are of another data '
-                    f'set: class {c} is {names[0]!r} there and {names[1]!r} in the training set. '
-                    'Run `python tools/class_statistics.py CONFIG` for this data set'
-                )
 
 
 def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:

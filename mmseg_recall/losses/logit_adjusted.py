@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..functional import check_shapes, checked_pixel_nll, log_prior
 from ..functional.checks import compute_dtype
-from .base import mean_over_ranks
-from .class_counts import ClassCountsLoss, ClassCountsSource
+from .base import ClassCountsLoss, ClassCountsSource, mean_over_ranks, times_pixel_weight
 
 
-@MODELS.register_module()
 class LogitAdjustedLoss(ClassCountsLoss):
     """Cross-entropy of the logits plus tau times the log prior of the classes.
 
@@ -55,7 +52,7 @@ class LogitAdjustedLoss(ClassCountsLoss):
         self.register_buffer('adjustment', log_prior(self.class_counts, tau), persistent=False)
 
     def compute(
-        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
         check_shapes(logits, target)
         self.check_length(logits.shape[1])
@@ -64,5 +61,5 @@ class LogitAdjustedLoss(ClassCountsLoss):
         logits = logits - logits.detach().amax(dim=1, keepdim=True)
         adjustment = self.adjustment.to(logits.dtype).view(-1, *[1] * (logits.dim() - 2))
         nll, valid = checked_pixel_nll(logits + adjustment, target, ignore_index)
-        losses = nll if pixel_weight is None else nll * pixel_weight
+        losses = times_pixel_weight(nll, valid, pixel_weight)
         return mean_over_ranks(losses, valid.sum(), self.sync_stats)

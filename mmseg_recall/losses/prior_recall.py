@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..functional import ClassCounts
-from .performance_balanced import RecallLoss
-from .statistics_balanced import InverseFrequencyLoss
+from .inverse_frequency import InverseFrequencyLoss
+from .recall import RecallLoss
 
 
-@MODELS.register_module()
 class PriorRecallLoss(InverseFrequencyLoss, RecallLoss):
     """Cross-entropy weighted by inverse class frequency times 1 - recall.
 
-        L = - (1 / N) sum_n w_{y_n}^e (1 - R_{y_n})^q log p_n
+        L = - (1 / N) sum_n w_{y_n}^e (1 - R_{y_n}) log p_n
 
     with w of :class:`InverseFrequencyLoss` and R of :class:`RecallLoss`, and the options of both:
-    ``exponent`` e, ``mode``, ``power`` q, ``momentum``, ``smoothing``, ``min_weight`` (of the
-    recall's factor), ``begin`` (batches in which that factor is 1).
+    ``exponent`` e, ``mode``, ``momentum``, ``smoothing``, ``begin`` (batches in which the recall's
+    factor is 1).
 
     Args:
         class_counts: See :class:`ClassCountsLoss`.

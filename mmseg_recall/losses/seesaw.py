@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
-from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..functional import check_shapes, seesaw_nll_sum, valid_pixels
+from ..functional import check_shapes, seesaw_nll_sum, sum_over_ranks, valid_pixels
 from ..functional.counts import count_labels
 from .base import SegmentationLoss
 
 
-@MODELS.register_module()
 class SeesawLoss(SegmentationLoss):
     """Cross-entropy in which a class is punished less for the pixels of a more frequent one.
 
@@ -23,7 +20,7 @@ class SeesawLoss(SegmentationLoss):
 
     with y the class of pixel n and N_c its pixels in all training batches so far, which are counted
     over all ranks and kept in the checkpoint: no statistics of the training set are needed. A class
-    not yet seen is not punished. M and C are constants for the gradient.
+    not yet seen counts one pixel. M and C are constants for the gradient.
 
     Args:
         p: >= 0, of the mitigation factor M.
@@ -60,16 +57,13 @@ class SeesawLoss(SegmentationLoss):
         self.pixels: Tensor | None = None
 
     def compute(
-        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
         check_shapes(logits, target)
         num_classes, labels = logits.shape[1], target.long()
         valid = valid_pixels(labels, num_classes, ignore_index)
         counts = count_labels(torch.where(valid, labels, num_classes), num_classes + 1)[:-1]
-        world_size = 1
-        if self.sync_stats and get_world_size() > 1:
-            world_size = get_world_size()
-            all_reduce(counts)
+        counts, world_size = sum_over_ranks(counts, self.sync_stats)
         total = seesaw_nll_sum(
             logits,
             target,

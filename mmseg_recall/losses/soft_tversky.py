@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..functional import tversky_distance
-from .region_based import SoftCountsLoss
+from .base import SoftCountsLoss
 
 
-@MODELS.register_module()
 class SoftTverskyLoss(SoftCountsLoss):
     """A power of one minus the soft Tversky index, averaged over the classes present.
 

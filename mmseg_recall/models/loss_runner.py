@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS, RUNNERS
 
-from ..losses.class_counts import ClassCountsLoss
+from ..losses import ClassCountsLoss
 from .fused_head import fuse_tails, head_configs
 from .logit_adjustment import adjust_logits
 

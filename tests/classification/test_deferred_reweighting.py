@@ -137,7 +137,7 @@ class _Runner:
     [
         dict(type='LDAMLoss', class_counts=[*COUNTS, 0], scale=2.0),
         dict(type='SoftmaxFocalLoss', gamma=1.0),
-        dict(type='RecallLoss', min_weight=1.0),
+        dict(type='RecallLoss', begin=9),
         dict(type='CrossEntropyLoss'),
     ],
     ids=lambda loss: loss['type'],

@@ -15,10 +15,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 import mmseg_recall.classification
-from mmseg_recall.functional import kernels
-from mmseg_recall.losses import ClassWeightedLoss, available_losses
-from mmseg_recall.losses.class_counts import ClassCountsLoss
-from mmseg_recall.losses.performance_balanced import RecallLoss
+from mmseg_recall.functional.engines import cpu_library
+from mmseg_recall.losses import ClassCountsLoss, ClassWeightedLoss, RecallLoss, available_losses
 from mmseg_recall.stack import stock_script
 
 SPECIES = 8142
@@ -90,7 +88,7 @@ def test_a_linear_head_takes_every_loss(name: str, impl: str | None) -> None:
 @pytest.mark.parametrize('impl', ['plain', 'fused', 'fused, no kernel'])
 def test_recall_loss_of_a_few_samples_of_thousands_of_classes(impl: str, monkeypatch) -> None:
     if impl == 'fused, no kernel':
-        monkeypatch.setattr(kernels, 'LIBRARY', None)
+        monkeypatch.setattr(cpu_library, 'LIBRARY', None)
     logits, target = batch()
     value = head_loss(config('RecallLoss', impl[:5], SPECIES), logits, target)
     (gradient,) = torch.autograd.grad(value, logits)

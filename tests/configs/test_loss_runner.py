@@ -105,12 +105,12 @@ def test_any_registered_loss():
     assert isinstance(MODELS.build(loss), DiceLoss)
 
 
-SUM = [dict(RECALL, power=2.0), dict(type='DiceLoss', loss_weight=0.5)]
+SUM = [dict(RECALL, smoothing=2.0), dict(type='DiceLoss', loss_weight=0.5)]
 
 
 def test_a_list_takes_the_place_of_each_cross_entropy():
     model = swap_loss(config(CE, [SIGMOID, AUX], loss=SUM)).model
-    recall = dict(type='RecallLoss', power=2.0, loss_weight=1.0)
+    recall = dict(type='RecallLoss', smoothing=2.0, loss_weight=1.0)
     dice = dict(type='DiceLoss', loss_weight=0.5)
     assert model.decode_head.loss_decode == [recall, dice]
     auxiliary = [SIGMOID, recall | {'loss_weight': 0.4}, dice | {'loss_weight': 0.2}]

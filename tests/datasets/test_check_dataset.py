@@ -13,7 +13,7 @@ from torch import nn
 from mmseg_recall.datasets.files import image_header
 from mmseg_recall.datasets.labels import check_sample, check_samples, label_sources
 from mmseg_recall.hooks import check_dataset as module
-from mmseg_recall.losses.statistics_balanced import InverseFrequencyLoss
+from mmseg_recall.losses import InverseFrequencyLoss
 
 from . import stubs
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.registry import init_default_scope
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from mmseg_recall.stack import find_stack
 
 TIMEOUT = timedelta(minutes=5)
 
@@ -65,7 +66,10 @@ class Ranks:
 def _serve(rank: int, connection: Any, folder: str) -> None:
     torch.set_num_threads(1)
     os.chdir(folder)
-    init_default_scope('mmseg')
+    if find_stack():
+        from mmengine.registry import init_default_scope
+
+        init_default_scope('mmseg')
     # Never freed: in torch 2.4 that waits for a thread of the group with the interpreter locked.
     groups = []
     while True:

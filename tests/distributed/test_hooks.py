@@ -11,7 +11,7 @@ from mmseg.registry import HOOKS
 from mmseg_recall.hooks import check_dataset as check_dataset_module
 from mmseg_recall.hooks.check_dataset import check_samples
 from mmseg_recall.hooks.class_weight_hook import class_scalars, focal_class_weight
-from mmseg_recall.losses.performance_balanced import RecallLoss, SoftmaxFocalLoss
+from mmseg_recall.losses import RecallLoss, SoftmaxFocalLoss
 from tests.datasets import test_check_dataset as data_set
 from tests.hooks.test_class_weight_hook import CLASSES, logits
 

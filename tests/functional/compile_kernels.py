@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mmseg_recall.functional import gpu, triton_kernels
+from mmseg_recall.functional.engines import cuda, cuda_kernels
 
 POINTERS = {
     **dict.fromkeys(('counts', 'first_y', 'first_x'), '*i32'),
@@ -63,42 +63,42 @@ def compile_kernel(
 
 
 def main() -> None:
-    classes = gpu.classes_of_tile(19)
+    classes = cuda.classes_of_tile(19)
     no_resizing = dict.fromkeys(('first_y', 'weights_y', 'first_x', 'weights_x'), None)
-    rows = dict(IGNORES=True, column_stride=1, CLASSES=classes, PIXELS=gpu.PIXELS)
+    rows = dict(IGNORES=True, column_stride=1, CLASSES=classes, PIXELS=cuda.PIXELS)
     plain, weighted = dict(WEIGHTED=False, pixel_weight=None), dict(WEIGHTED=True)
-    score, differentiate = triton_kernels.score, triton_kernels.differentiate
+    score, differentiate = cuda_kernels.score, cuda_kernels.differentiate
     unresized = dict(RESIZED=False, row_stride=0, **no_resizing)
     kernels = {
         'score': (score, rows | unresized | plain),
         'score, weighted': (score, rows | unresized | weighted),
         'score, resized': (
             score,
-            rows | plain | dict(RESIZED=True, PIXELS=gpu.RESIZED_PIXELS),
+            rows | plain | dict(RESIZED=True, PIXELS=cuda.RESIZED_PIXELS),
         ),
         'differentiate': (differentiate, rows | plain | dict(grad_column_stride=1)),
         'differentiate, weighted': (differentiate, rows | weighted | dict(grad_column_stride=1)),
         'differentiate, resized': (
-            triton_kernels.differentiate_resized,
+            cuda_kernels.differentiate_resized,
             dict(
                 IGNORES=True,
                 CLASSES=classes,
-                COLUMNS=gpu.MAX_COLUMNS,
+                COLUMNS=cuda.MAX_COLUMNS,
                 column_stride=1,
                 grad_column_stride=1,
             ),
         ),
     }
     adjacent_classes = {
-        'score': (score, unresized | plain | dict(PIXELS=gpu.pixels_of_tile(1))),
-        'score, resized': (score, plain | dict(RESIZED=True, PIXELS=gpu.pixels_of_tile(1, True))),
+        'score': (score, unresized | plain | dict(PIXELS=cuda.pixels_of_tile(1))),
+        'score, resized': (score, plain | dict(RESIZED=True, PIXELS=cuda.pixels_of_tile(1, True))),
         'differentiate': (
             differentiate,
-            plain | dict(grad_class_stride=1, PIXELS=gpu.pixels_of_tile(1)),
+            plain | dict(grad_class_stride=1, PIXELS=cuda.pixels_of_tile(1)),
         ),
         'differentiate, resized': (
-            triton_kernels.differentiate_resized,
-            dict(COLUMNS=gpu.MAX_COLUMNS, grad_class_stride=1),
+            cuda_kernels.differentiate_resized,
+            dict(COLUMNS=cuda.MAX_COLUMNS, grad_class_stride=1),
         ),
     }
     common = dict(IGNORES=True, CLASSES=classes, class_stride=1)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from mmseg_recall import functional
-from mmseg_recall.functional import ClassCounts, gpu
+from mmseg_recall.functional import ClassCounts, class_nll
+from mmseg_recall.functional.engines import cuda, pick_engine
+from mmseg_recall.functional.engines.engine import Engine
 
 
 def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
@@ -21,8 +23,8 @@ def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
             for name in ('class_nll_sums', 'resized_class_nll_sums'):
                 patch.setattr(module, name, moved(getattr(functional, name)))
     else:
-        patch.setattr(gpu, 'usable', usable)
-        patch.setattr(gpu, 'check_in_a_later_step', check_at_once)
+        patch.setattr(class_nll, 'pick_engine', pick_cuda)
+        patch.setattr(cuda, 'check_in_a_later_step', check_at_once)
 
 
 def moved(function: Callable) -> Callable:
@@ -36,8 +38,11 @@ def moved(function: Callable) -> Callable:
     return call
 
 
-def usable(logits: Tensor) -> bool:
-    return gpu.supported(logits) and not torch.compiler.is_compiling()
+def pick_cuda(logits: Tensor, impl: str = 'auto') -> Engine:
+    """As on a GPU, but for 'auto', which there is 'plain'."""
+    if impl == 'plain' or torch.compiler.is_compiling() or not cuda.supported(logits):
+        return pick_engine(logits, impl)
+    return cuda.CUDA
 
 
 def check_at_once(low: Tensor, high: Tensor, num_classes: int) -> None:

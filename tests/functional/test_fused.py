@@ -15,12 +15,10 @@ from torch import Tensor
 
 from mmseg_recall import functional
 from mmseg_recall.functional import (
-    blocks,
     class_nll_sums,
-    fused,
-    kernels,
     resized_class_nll_sums,
 )
+from mmseg_recall.functional.engines import cpu, cpu_blocks, cpu_library
 from tests.losses.batches import batches
 from tests.oracles.common import count, nll_sums, softmax
 
@@ -32,21 +30,21 @@ def path(request: pytest.FixtureRequest) -> Iterator[None]:
     """Everything once by the compiled kernel, and once without it."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == 'torch':
-            patch.setattr(kernels, 'LIBRARY', None)
+            patch.setattr(cpu_library, 'LIBRARY', None)
         yield
 
 
-@pytest.fixture(params=[400, blocks.CPU_BLOCK], ids='block{}'.format)
+@pytest.fixture(params=[400, cpu_blocks.TORCH_BLOCK], ids='block{}'.format)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Many small blocks, and everything at once."""
     set_block(monkeypatch, request.param)
-    monkeypatch.setattr(fused, 'CPU_TILE_COLUMNS', min(request.param // 20, fused.CPU_TILE_COLUMNS))
+    monkeypatch.setattr(cpu, 'TILE_COLUMNS', min(request.param // 20, cpu.TILE_COLUMNS))
     return request.param
 
 
 def set_block(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(blocks, 'CPU_BLOCK', size)
-    monkeypatch.setattr(blocks, 'KERNEL_BLOCK', size)
+    monkeypatch.setattr(cpu_blocks, 'TORCH_BLOCK', size)
+    monkeypatch.setattr(cpu_blocks, 'LIBRARY_BLOCK', size)
 
 
 def scores(
@@ -173,12 +171,23 @@ def test_keeps_nothing_of_the_size_of_the_logits(impl: str) -> None:
     assert large[0].device != logits.device or large[0].data_ptr() == logits.data_ptr()
 
 
-def test_double_backward_says_so() -> None:
+def test_the_gradient_of_a_gradient_is_that_of_the_plain_path() -> None:
     logits, target = random_problem((1, 4, 4), 3, dtype=torch.float32)
-    logits.requires_grad_()
-    sums, _ = class_nll_sums(logits, target, impl='fused')
-    with pytest.raises(RuntimeError, match="impl='plain'"):
-        torch.autograd.grad(sums.sum(), logits, create_graph=True)
+    weight = torch.linspace(0, 1, 16).view(1, 4, 4)
+
+    def twice(impl: str, size: int) -> torch.Tensor:
+        x, y = logits.clone().requires_grad_(), target.repeat_interleave(size, 2)
+        if size == 1:
+            sums, _ = class_nll_sums(x, y, pixel_weight=weight, impl=impl)
+        else:
+            sums, _ = resized_class_nll_sums(x, y, impl=impl)
+        (grad,) = torch.autograd.grad(sums.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), x)[0]
+
+    for size in (1, 2):
+        got, want = twice('fused', size), twice('plain', size)
+        assert want.abs().max() > 1
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'width_first'])
@@ -248,7 +257,7 @@ def test_threads_change_neither_numbers_nor_settings(monkeypatch: pytest.MonkeyP
 def test_an_error_in_a_block_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, target = random_problem((2, 40, 40), 5, dtype=torch.float32)
     set_block(monkeypatch, 500)
-    monkeypatch.setattr(fused, '_score', lambda *_: 1 / 0)
+    monkeypatch.setattr(cpu, '_score_block', lambda *_: 1 / 0)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

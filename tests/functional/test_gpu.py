@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_recall import functional
-from mmseg_recall.functional import class_nll_sums, gpu
-from mmseg_recall.functional.gpu import usable
+from mmseg_recall.functional import class_nll, class_nll_sums
+from mmseg_recall.functional.engines import cuda
+from mmseg_recall.functional.engines.cuda import usable
 from tests.functional import test_fused
 from tests.functional.interpreter import use_gpu_kernels
 
@@ -26,10 +27,10 @@ from tests.functional.test_fused import (
     check_resized,
     random_problem,
     scores,
-    test_double_backward_says_so,  # noqa: F401
     test_equals_the_oracle,  # noqa: F401
     test_keeps_nothing_of_the_size_of_the_logits,  # noqa: F401
     test_no_less_exact_than_torch,  # noqa: F401
+    test_the_gradient_of_a_gradient_is_that_of_the_plain_path,  # noqa: F401
     test_the_weight_of_a_pixel_that_takes_no_part,  # noqa: F401
 )
 from tests.losses.batches import hostile_batches
@@ -59,7 +60,7 @@ def test_equals_the_plain_path(num_classes: int, weighted: bool) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(batch=hostile_batches())
+@given(batch=hostile_batches(min_channels=2))
 def test_hostile_batches(batch) -> None:
     options = dict(ignore_index=batch.ignore_index)
     gradient = torch.ones(batch.num_classes)
@@ -151,9 +152,9 @@ def test_grids_are_within_the_limits(monkeypatch: pytest.MonkeyPatch, resized: b
             grids.append(grid)
             return lambda *_, **__: None
 
-    monkeypatch.setattr(gpu, 'usable', lambda logits: True)
-    monkeypatch.setattr(gpu, '_kernels', Launcher)
-    monkeypatch.setattr(gpu, 'check_in_a_later_step', lambda *_: None)
+    monkeypatch.setattr(class_nll, 'pick_engine', lambda *_: cuda.CUDA)
+    monkeypatch.setattr(cuda, '_kernels', Launcher)
+    monkeypatch.setattr(cuda, 'check_in_a_later_step', lambda *_: None)
     logits = torch.zeros(70_000, 9, 1, 1, requires_grad=True)
     target = torch.zeros(70_000, 1 + resized, 1, dtype=torch.int64)
     if resized:
@@ -188,7 +189,7 @@ def test_is_for_tensors_on_a_gpu() -> None:
 
 
 def test_is_not_for_tensors_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, '_runs_on', lambda device: True)
+    monkeypatch.setattr(cuda, '_runs_on', lambda device: True)
     with FakeTensorMode():
         logits = torch.empty(1, 2, 3, device='cuda')
     assert logits.is_cuda and not usable(logits)
@@ -199,20 +200,20 @@ def test_is_for_gpus_that_triton_knows(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
-    assert gpu._runs_on.__wrapped__(torch.device('cuda', 0)) is runs
+    assert cuda._runs_on.__wrapped__(torch.device('cuda', 0)) is runs
 
 
 def test_distances_within_an_image_fit_32_bits() -> None:
     with torch.device('meta'):
-        assert gpu.supported(torch.empty(9, 150, 2048, 2048)) == gpu.has_triton()
-        assert gpu.supported(torch.empty(2**20, 19)) == gpu.has_triton()
+        assert cuda.supported(torch.empty(9, 150, 2048, 2048)) == cuda.has_triton()
+        assert cuda.supported(torch.empty(2**20, 19)) == cuda.has_triton()
         for size in [(1, 1000, 2048, 2048), (2**28, 19)]:
-            assert not gpu.supported(torch.empty(size))
-        assert not gpu.supported(torch.empty(1, 500, 2048, 4096)[..., ::2])
-        assert not gpu.supported(torch.empty(0, 19, 8, 8))
+            assert not cuda.supported(torch.empty(size))
+        assert not cuda.supported(torch.empty(1, 500, 2048, 4096)[..., ::2])
+        assert not cuda.supported(torch.empty(0, 19, 8, 8))
 
 
-if gpu.has_triton():
+if cuda.has_triton():
 
     @pytest.mark.parametrize('infinity', [INF, -INF])
     @pytest.mark.parametrize('align_corners', [False, True])

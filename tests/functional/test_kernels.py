@@ -15,32 +15,31 @@ import torch
 from torch import Tensor
 
 from mmseg_recall.functional import (
-    blocks,
     checked_pixel_nll,
     class_nll_sums,
-    kernels,
     seesaw_nll_sum,
     soft_sums,
 )
+from mmseg_recall.functional.engines import cpu_blocks, cpu_library
 
 NAN, INF = math.nan, math.inf
 
 
 def test_are_loaded_where_there_is_a_c_compiler() -> None:
     compiler = (sysconfig.get_config_var('CC') or 'cc').split()[0]
-    assert kernels.LIBRARY is not None or shutil.which(compiler) is None
+    assert cpu_library.LIBRARY is not None or shutil.which(compiler) is None
 
 
 def test_a_build_of_another_source_is_left_alone(tmp_path) -> None:
-    for path in Path(kernels.__file__).parent.glob('*kernels*.*'):
+    for path in Path(cpu_library.__file__).parent.glob('*cpu_*.*'):
         shutil.copy(path, tmp_path)
-    name = f'{kernels.__package__}.elsewhere'
-    spec = importlib.util.spec_from_file_location(name, tmp_path / 'kernels.py')
+    name = f'{cpu_library.__package__}.elsewhere'
+    spec = importlib.util.spec_from_file_location(name, tmp_path / 'cpu_library.py')
     elsewhere = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(elsewhere)
-    assert (elsewhere.LIBRARY is None) == (kernels.LIBRARY is None)
+    assert (elsewhere.LIBRARY is None) == (cpu_library.LIBRARY is None)
     if elsewhere.LIBRARY is not None:
-        with (tmp_path / 'kernels.c').open('a') as source:
+        with (tmp_path / 'cpu_kernels.c').open('a') as source:
             source.write('\n')
         with pytest.warns(UserWarning, match='install mmseg_recall again'):
             spec.loader.exec_module(elsewhere)
@@ -48,11 +47,11 @@ def test_a_build_of_another_source_is_left_alone(tmp_path) -> None:
 
 
 def test_a_damaged_build_is_left_alone(tmp_path) -> None:
-    for path in Path(kernels.__file__).parent.glob('kernels.*'):
+    for path in Path(cpu_library.__file__).parent.glob('cpu_*.*'):
         shutil.copy(path, tmp_path)
-    (tmp_path / f'_kernels{EXTENSION_SUFFIXES[0]}').write_bytes(b'no library')
-    name = f'{kernels.__package__}.elsewhere'
-    spec = importlib.util.spec_from_file_location(name, tmp_path / 'kernels.py')
+    (tmp_path / f'_cpu_kernels{EXTENSION_SUFFIXES[0]}').write_bytes(b'no library')
+    name = f'{cpu_library.__package__}.elsewhere'
+    spec = importlib.util.spec_from_file_location(name, tmp_path / 'cpu_library.py')
     elsewhere = importlib.util.module_from_spec(spec)
     with pytest.warns(UserWarning, match='cannot be loaded'):
         spec.loader.exec_module(elsewhere)
@@ -86,9 +85,9 @@ FUNCTIONS = {
 every_function = pytest.mark.parametrize('name', FUNCTIONS)
 
 
-@pytest.fixture(params=[64, blocks.KERNEL_BLOCK], ids='block{}'.format)
+@pytest.fixture(params=[64, cpu_blocks.LIBRARY_BLOCK], ids='block{}'.format)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, 'KERNEL_BLOCK', request.param)
+    monkeypatch.setattr(cpu_blocks, 'LIBRARY_BLOCK', request.param)
 
 
 def results(
@@ -98,7 +97,7 @@ def results(
     logits = logits.detach().requires_grad_()
     with monkeypatch.context() as patch:
         if not kernel:
-            patch.setattr(kernels, 'LIBRARY', None)
+            patch.setattr(cpu_library, 'LIBRARY', None)
             if name == 'sums':
                 kw['impl'] = 'plain'
         values = FUNCTIONS[name](logits, target, **kw)
@@ -264,7 +263,7 @@ def test_gradients_of_gradients_are_those_of_torch(name, monkeypatch) -> None:
         x = logits.detach().requires_grad_()
         with monkeypatch.context() as patch:
             if not kernel:
-                patch.setattr(kernels, 'LIBRARY', None)
+                patch.setattr(cpu_library, 'LIBRARY', None)
             value = FUNCTIONS[name](x, target)[0].square().sum()
             (gradient,) = torch.autograd.grad(value, x, create_graph=True)
             return torch.autograd.grad(gradient.square().sum(), x)[0]
@@ -275,7 +274,7 @@ def test_gradients_of_gradients_are_those_of_torch(name, monkeypatch) -> None:
 @every_function
 def test_the_number_of_threads_changes_nothing(name, monkeypatch) -> None:
     logits, target = problem((2, 60, 70), 19)
-    monkeypatch.setattr(blocks, 'KERNEL_BLOCK', 3000)
+    monkeypatch.setattr(cpu_blocks, 'LIBRARY_BLOCK', 3000)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

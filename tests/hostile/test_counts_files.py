@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmseg_recall.losses import ClassBalancedLoss, InverseFrequencyLoss
 from mmseg_recall.losses.class_counts import load_class_counts
-from mmseg_recall.losses.statistics_balanced import ClassBalancedLoss, InverseFrequencyLoss
 from tests.datasets import stubs
 
 CONTENTS = {

@@ -33,11 +33,13 @@ class Batch:
 
     @property
     def num_classes(self) -> int:
-        return self.logits.shape[1]
+        """Two where there is one channel."""
+        return max(self.logits.shape[1], 2)
 
     def flat_logits(self, values: Tensor) -> Tensor:
-        """(N, C, ...) to (pixels, C), float64."""
-        return values.detach().double().movedim(1, -1).reshape(-1, self.num_classes)
+        """(N, C, ...) to (pixels, C), float64; of one channel z the logits (0, z)."""
+        rows = values.detach().double().movedim(1, -1).reshape(-1, self.logits.shape[1])
+        return torch.cat([torch.zeros_like(rows), rows], 1) if rows.shape[1] == 1 else rows
 
     @property
     def valid(self) -> Tensor:
@@ -93,21 +95,22 @@ def batches(
 
 
 @st.composite
-def hostile_batches(draw: st.DrawFn) -> Batch:
+def hostile_batches(draw: st.DrawFn, min_channels: int = 1) -> Batch:
     """What may be passed at all.
 
-    No image or no pixel, up to 3 dimensions, 1 to 1000 classes, every floating type of logits and
+    No image or no pixel, up to 3 dimensions, 1 to 1000 channels, every floating type of logits and
     every integer type of target, logits that are all equal, tied, or as large as 60,000, and an
     ``ignore_index`` that is negative, a class, or absent.
     """
-    num_classes = draw(st.one_of(st.integers(1, 6), st.integers(1, 1000)))
+    num_channels = draw(st.one_of(st.integers(min_channels, 6), st.integers(min_channels, 1000)))
+    num_classes = max(num_channels, 2)
     n = draw(st.integers(0, 3))
     spatial = draw(st.sampled_from(SHAPES))
     if n * math.prod(spatial) * num_classes > MAX_LOGITS:
         n, spatial = 1, (max(MAX_LOGITS // num_classes, 1),)
     generator = draw(generators())
     logits = draw(st.sampled_from([normal, equal, tied, huge]))(
-        (n, num_classes, *spatial), generator
+        (n, num_channels, *spatial), generator
     )
     present = draw(st.integers(1, num_classes))
     target = torch.randint(present, (n, *spatial), generator=generator)

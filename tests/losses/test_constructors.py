@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_recall.losses import available_losses
-from mmseg_recall.losses.logit_adjusted import LogitAdjustedLoss
-from mmseg_recall.losses.performance_balanced import (
+from mmseg_recall.losses import (
+    ClassBalancedLoss,
+    InverseFrequencyLoss,
     MetricWeightedLoss,
     OHEMLoss,
+    SoftIoULoss,
     SoftmaxFocalLoss,
+    available_losses,
 )
-from mmseg_recall.losses.region_based import RegionLoss, SoftIoULoss
+from mmseg_recall.losses.base import RegionLoss
+from mmseg_recall.losses.logit_adjusted import LogitAdjustedLoss
 from mmseg_recall.losses.seesaw import SeesawLoss
 from mmseg_recall.losses.soft_tversky import SoftTverskyLoss
-from mmseg_recall.losses.statistics_balanced import ClassBalancedLoss, InverseFrequencyLoss
 
 STATISTICS_BALANCED = pytest.mark.parametrize('cls', [InverseFrequencyLoss, ClassBalancedLoss])
 

@@ -6,23 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mmseg_recall.functional import (
     class_nll_sums,
-    kernels,
     lovasz_softmax,
     resized_class_nll_sums,
     seesaw_nll_sum,
 )
-from mmseg_recall.losses import available_losses
-from mmseg_recall.losses.class_counts import ClassCountsLoss
-from mmseg_recall.losses.performance_balanced import RecallLoss
-from mmseg_recall.losses.region_based import RegionLoss
+from mmseg_recall.functional.engines import cpu_library
+from mmseg_recall.losses import ClassCountsLoss, RecallLoss, available_losses
+from mmseg_recall.losses.base import RegionLoss
 from mmseg_recall.losses.seesaw import SeesawLoss
 
 from .test_properties import build, every_loss
@@ -84,9 +82,53 @@ def test_a_target_elsewhere_is_refused(name: str) -> None:
         build(name, 3)(logits, target.to('meta'))
 
 
-def test_a_head_of_one_channel_is_told_what_to_set() -> None:
-    with pytest.raises(ValueError, match='set out_channels=2 in the head'):
-        RecallLoss()(torch.zeros(1, 1, 4), torch.tensor([[0, 1, 1, 0]]))
+@every_loss
+def test_labels_of_one_channel_are_0_and_1(name: str) -> None:
+    with pytest.raises(ValueError, match=r'outside \[0, 2\).*: 2\. .*masks of 0 and 255'):
+        build(name, 2)(torch.zeros(1, 1, 4), torch.tensor([[0, 2, 1, 0]]))
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ((torch.rand(4), torch.zeros(4).long()), r'logits must be \(N, C, ...\)'),
+        ((torch.rand(2, 3, 4), np.zeros((2, 4))), 'target must be a tensor, got ndarray'),
+        ((torch.rand(2, 3, 4).tolist(), torch.zeros(2, 4).long()), 'logits must be a tensor'),
+        ((torch.rand(2, 3, 4), None), 'target must be a tensor, got NoneType'),
+        ((torch.rand(2, 1, 4), torch.rand(2, 1, 4)), 'soft labels'),
+        ((torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).long()), 'same N'),
+    ],
+)
+def test_what_is_no_batch_is_refused(name: str, given: tuple, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build(name, 3)(*given)
+
+
+ONE_CHANNEL = {
+    '(N, 1, H, W) and (N, H, W)': (lambda z: z, lambda y: y),
+    '(N, 1, H, W) and (N, 1, H, W)': (lambda z: z, lambda y: y.unsqueeze(1)),
+    '(N, H, W) and (N, H, W)': (lambda z: z.squeeze(1), lambda y: y),
+}
+
+
+@every_loss
+@pytest.mark.parametrize('shapes', ONE_CHANNEL)
+@pytest.mark.parametrize('use_sigmoid', [False, True])
+def test_one_channel_is_two_classes(name: str, shapes: str, use_sigmoid: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 1, 9, 8, generator=generator)
+    target = torch.randint(2, (2, 9, 8), generator=generator)
+    target[0, :3] = 255
+    of_z, of_target = ONE_CHANNEL[shapes]
+    one, two = (z.clone().requires_grad_() for _ in range(2))
+    value = build(name, 2, use_sigmoid=use_sigmoid)(of_z(one), of_target(target))
+    want = build(name, 2)(torch.cat([torch.zeros_like(two), two], 1), target)
+    value.backward()
+    want.backward()
+    torch.testing.assert_close(value, want, rtol=1e-6, atol=0)
+    torch.testing.assert_close(one.grad, two.grad, rtol=1e-6, atol=1e-9)
+    assert value > 0 and one.grad.any()
 
 
 @contextmanager
@@ -128,7 +170,7 @@ def test_a_tensor_without_memory_is_not_read() -> None:
         logits, target = (mode.from_tensor(t) for t in batch())
         with pytest.raises(DataDependentOutputException):  # are all labels classes?
             class_nll_sums(logits, target)
-    if kernels.LIBRARY is not None:
+    if cpu_library.LIBRARY is not None:
         with pytest.raises(RuntimeError, match='FakeTensor that goes with them'):
             class_nll_sums(batch()[0], target)
 
@@ -179,36 +221,6 @@ def test_matmul_precision_is_left_as_the_user_set_it(backend, precision: str) ->
     if not isinstance(backend, Older):  # which sets more than one
         # What inherits the setting has not been pinned to it.
         assert [b.fp32_precision for b, _ in BACKENDS] == everywhere
-
-
-class Model(nn.Module):
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 1)
-        self.loss = loss
-
-
-@pytest.mark.parametrize('update_buffers', [False, True])
-@pytest.mark.parametrize('make', [lambda: RecallLoss(momentum=0.9, begin=2), SeesawLoss])
-def test_an_average_of_the_model(make, update_buffers: bool) -> None:
-    """EMAHook copies the model before its first batch."""
-    model = Model(make())
-    averaged = ExponentialMovingAverage(model, update_buffers=update_buffers)
-    for _ in range(2):
-        logits, target = batch()
-        model.loss(model.conv(logits), target)
-        averaged.update_parameters(model)
-    state = model.state_dict()
-    assert {name for name in state if name.startswith('loss.')} == {
-        f'loss.{name}' for name in model.loss.running_names
-    }
-    fresh = Model(make())
-    fresh.load_state_dict(state)
-    fresh.load_state_dict(averaged.module.state_dict())
-    for name in fresh.loss.running_names:
-        torch.testing.assert_close(
-            getattr(fresh.loss, name), getattr(model.loss, name), equal_nan=True
-        )
 
 
 def test_what_a_loss_keeps_survives_a_cast_of_the_model() -> None:

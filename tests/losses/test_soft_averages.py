@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from mmseg_recall.functional import kernels
-from mmseg_recall.losses.region_based import SoftIoULoss
+from mmseg_recall.functional.engines import cpu_library
+from mmseg_recall.losses import SoftIoULoss
 from mmseg_recall.losses.soft_tversky import SoftTverskyLoss
 from tests.losses.test_properties import random_batch
 
@@ -49,7 +49,7 @@ def test_an_image_without_a_valid_pixel_takes_no_part(
     cls: type, average: str, kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kernel:
-        monkeypatch.setattr(kernels, 'LIBRARY', None)
+        monkeypatch.setattr(cpu_library, 'LIBRARY', None)
     batch, loss = random_batch(), cls(average=average)
     batch.target[1] = 255
     value = loss(batch.logits, batch.target)

@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_recall.functional import resized_class_nll_sums
-from mmseg_recall.losses.performance_balanced import RecallLoss
+from mmseg_recall.losses import RecallLoss
 from mmseg_recall.models import FusedTail, fuse_tails, fused_head
 from tests.functional.interpreter import use_gpu_kernels
 

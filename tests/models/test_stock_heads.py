@@ -25,9 +25,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_recall.losses import SegmentationLoss, available_losses
-from mmseg_recall.losses.performance_balanced import RecallLoss
-from mmseg_recall.losses.region_based import RegionLoss
+from mmseg_recall.losses import RecallLoss, SegmentationLoss, available_losses
+from mmseg_recall.losses.base import RegionLoss
 from mmseg_recall.models import fuse_tails, swap_loss
 from mmseg_recall.models.fused_head import head_configs
 

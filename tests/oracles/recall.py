@@ -8,8 +8,6 @@ GRADCHECK = dict(begin=0)
 # Smoothing and floor not below what float32 can weigh.
 recall_options = dict(
     smoothing=st.just(0.0) | st.floats(1e-6, 10),
-    power=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
-    min_weight=st.just(0.0) | st.floats(1e-6, 1),
     begin=st.sampled_from([0, 1]),
 )
 
@@ -22,8 +20,6 @@ def recall_weight(
     pixels: Pixels,
     num_classes: int,
     smoothing: float = 0.0,
-    power: float = 1.0,
-    min_weight: float = 0.0,
     begin: int = 0,
 ) -> list[float]:
     """Of the first batch."""
@@ -31,8 +27,7 @@ def recall_weight(
     if begin:
         return [1.0] * num_classes
     return [
-        max(((n[c] - tp[c] + smoothing) / (n[c] + smoothing)) ** power, min_weight) if n[c] else 0.0
-        for c in range(num_classes)
+        (n[c] - tp[c] + smoothing) / (n[c] + smoothing) if n[c] else 0.0 for c in range(num_classes)
     ]
 
 

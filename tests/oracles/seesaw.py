@@ -1,4 +1,4 @@
-from math import exp, fsum, inf, log
+from math import exp, fsum, log
 
 from hypothesis import strategies as st
 
@@ -23,8 +23,8 @@ def loss(pixels: Pixels, num_classes: int, p: float = 0.8, q: float = 2.0) -> Re
         terms = []
         for j in range(num_classes):
             mitigation = 0.0
-            if n[j] < n[y] and p:
-                mitigation = p * log(n[j] / n[y]) if n[j] else -inf
+            if n[j] < n[y]:
+                mitigation = p * log(max(n[j], 1) / n[y])
             terms.append(z[j] - z[y] + mitigation + q * max(0.0, z[j] - z[y]))
         top = max(terms)
         scaled = [exp(t - top) for t in terms]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from mmengine.registry import init_default_scope
 
-from mmseg_recall.functional import kernels
+from mmseg_recall.functional.engines import cpu_library
 from tests.functional.interpreter import use_gpu_kernels
 
 from .cases import CASES, Case
@@ -13,7 +13,7 @@ from .cases import CASES, Case
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
     """Each path of each loss, by the kernels that the case says."""
     if request.param.by != 'kernel':
-        monkeypatch.setattr(kernels, 'LIBRARY', None)
+        monkeypatch.setattr(cpu_library, 'LIBRARY', None)
     if request.param.by == 'triton':
         use_gpu_kernels(monkeypatch)
     return request.param

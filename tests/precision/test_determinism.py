@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmseg_recall.functional import blocks
+from mmseg_recall.functional.engines import cpu_blocks
 
 from .cases import Case, problem, scorer, value_and_gradient
 
@@ -26,8 +26,8 @@ def deterministic() -> Iterator[None]:
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Several blocks on several threads, which finish in any order."""
     before = torch.get_num_threads()
-    for name in ('CPU_BLOCK', 'KERNEL_BLOCK'):
-        monkeypatch.setattr(blocks, name, 500)
+    for name in ('TORCH_BLOCK', 'LIBRARY_BLOCK', 'SMALL_BLOCK'):
+        monkeypatch.setattr(cpu_blocks, name, 500)
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)

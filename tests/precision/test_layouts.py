@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmseg_recall.functional import kernels
+from mmseg_recall.functional.engines import cpu_library
 
 from .cases import Case, problem, scorer, value_and_gradient
 
@@ -25,7 +25,7 @@ def in_layout(logits: Tensor, layout: str) -> Tensor:
 
 def by_autograd(case: Case) -> bool:
     """Whether torch's operations make the gradient, some of which know contiguous ones only."""
-    return case.path == 'plain' or (case.path == 'loss' and kernels.LIBRARY is None)
+    return case.path == 'plain' or (case.path == 'loss' and cpu_library.LIBRARY is None)
 
 
 @pytest.mark.parametrize('layout', ['channels_last', 'width first', 'every other pixel', 'crop'])

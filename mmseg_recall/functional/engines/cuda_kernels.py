@@ -1,10 +1,10 @@
-"""The class-weighted losses and their decode-head tail in Triton; launched from gpu.py.
+"""The class-weighted losses and their decode-head tail in Triton; launched from cuda.py.
 
 A program takes a strip of pixels. Its logits, some classes at a time, are a tile (classes, pixels)
 that lives in registers, so that each pass reads the logits once. ``resized`` logits are those of
 the low resolution, from which a tile is made where it is needed: they stay in the cache, and the
 full resolution exists nowhere. Nothing is added up by atomics: every program writes sums of its
-own, which gpu.py adds in a fixed order. Distances within an image have 32 bits.
+own, which cuda.py adds in a fixed order. Distances within an image have 32 bits.
 
 NaN and infinity mean what they mean in torch, except that a share of 0 in an infinite logit is 0.
 """

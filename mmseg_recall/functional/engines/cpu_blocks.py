@@ -1,4 +1,4 @@
-"""Working on logits block by block: what a block is, on which thread, and in what memory."""
+"""Working on logits on CPU block by block: what a block is, on which thread, in what memory."""
 
 from __future__ import annotations
 
@@ -13,46 +13,20 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
-from .checks import compute_dtype
+from ..checks import compute_dtype
+from . import cpu_library
 
-# Elements of the logits in a block. Torch's operations want one on CPU that fits the cache of a
-# core; the kernels see to that themselves, and on other devices the launches should not matter.
-CPU_BLOCK = 2**18
-KERNEL_BLOCK = 2**21
-DEVICE_BLOCK = 2**24
+# Elements of the logits in a block. Torch's operations want one that fits the cache of a core; the
+# library sees to that itself. Below the last, threads cost more than they bring.
+TORCH_BLOCK = 2**18
+LIBRARY_BLOCK = 2**21
+SMALL_BLOCK = 2**17
 
-Pixels = tuple[int, slice]  # of one image, and which of its pixels
+At = tuple[slice, slice]  # which images, and which of their pixels
 Item = TypeVar('Item')
 Result = TypeVar('Result')
-
-
-def refuse_double_backward() -> None:
-    """Raise in a backward that is itself to be differentiated (``create_graph=True``)."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "the fused losses can be differentiated once only: use impl='plain', or a loss of "
-            'plain torch operations, where you need the gradient of a gradient (create_graph=True)'
-        )
-
-
-def as_rows(logits: Tensor) -> Tensor:
-    """(N, C, pixels), a view wherever strides allow; a plain (N, C) is one image of N pixels."""
-    return logits.t().unsqueeze(0) if logits.dim() == 2 else logits.flatten(2)
-
-
-def pixel_rows(image: Tensor | None) -> Tensor | None:
-    """The same for a tensor with one number a pixel: (N, pixels)."""
-    if image is None:
-        return None
-    return image.unsqueeze(0) if image.dim() == 1 else image.flatten(1)
-
-
-def from_rows(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.squeeze(0).t() if like.dim() == 2 else rows.view(like.shape)
 
 
 def in_huge_pages(fresh: Tensor) -> Tensor:
@@ -61,7 +35,7 @@ def in_huge_pages(fresh: Tensor) -> Tensor:
     From 32 MiB on, malloc on Linux maps memory afresh unless it has kept a free piece, and a page
     fault every 4 KiB takes longer than the backward that writes it. A kept piece stays as it is.
     """
-    if fresh.device.type == 'cpu' and fresh.nbytes >= 2**25 and hasattr(mmap, 'MADV_HUGEPAGE'):
+    if fresh.nbytes >= 2**25 and hasattr(mmap, 'MADV_HUGEPAGE'):
         start, end = fresh.data_ptr(), fresh.data_ptr() + fresh.nbytes
         start += -start % mmap.PAGESIZE
         # A kernel without huge pages refuses; the memory is good all the same.
@@ -76,71 +50,66 @@ def _c_library() -> ctypes.CDLL:
     return library
 
 
-def map_row_blocks(work: Callable[[Pixels, Tensor, Tensor], Result], rows: Tensor) -> list[Result]:
+def map_row_blocks(work: Callable[[At, Tensor, Tensor], Result], rows: Tensor) -> list[Result]:
     """``work`` on the pixels of (N, C, pixels), block by block; results in the order of the blocks.
 
-    ``work`` gets the image and the pixels of its block, the logits (C, k) in the computing type,
-    and a tensor like them to write to.
+    ``work`` gets the images and the pixels of its block, the logits (n, C, k) in the computing
+    type, and a tensor like them to write to.
     """
     num_images, num_classes, num_pixels = rows.shape
-    size = KERNEL_BLOCK if kernels.usable(rows) else block_size(rows.device)
+    size = LIBRARY_BLOCK if cpu_library.usable(rows) else TORCH_BLOCK
     length = max(min(size // num_classes, num_pixels), 1)
+    # Small images go together.
+    images = max(min(SMALL_BLOCK // (num_classes * length), num_images), 1)
     dtype = compute_dtype(rows)
     # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
     copies = rows.dtype != dtype or rows.stride(2) != 1
 
-    def start() -> Callable[[Pixels], Result]:
-        buffers = torch.empty(1 + copies, num_classes * length, dtype=dtype, device=rows.device)
+    def start() -> Callable[[At], Result]:
+        scratch = rows.new_empty(images * num_classes * length, dtype=dtype)
+        copy = torch.empty_like(scratch) if copies else None
 
-        def on_block(at: Pixels) -> Result:
-            n, pixels = at
-            x = rows[n, :, pixels]
-            scratch, *copy = (b[: x.numel()].view(x.shape) for b in buffers)
-            return work(at, copy[0].copy_(x) if copies else x, scratch)
+        def on_block(at: At) -> Result:
+            x = rows[at[0], :, at[1]]
+            if copy is not None:
+                x = copy[: x.numel()].view(x.shape).copy_(x)
+            return work(at, x, scratch[: x.numel()].view(x.shape))
 
         return on_block
 
-    starts = range(0, num_pixels, length)
-    blocks = [(n, slice(s, min(s + length, num_pixels))) for n in range(num_images) for s in starts]
-    return map_on_threads(start, blocks, rows.device)
-
-
-def resizing_weight(size_in: int, size_out: int, align_corners: bool, dtype: torch.dtype) -> Tensor:
-    """What each output of bilinear resizing takes of each input along an axis: (output, input)."""
-    # Resizing the unit vectors gives F.interpolate's own weights.
-    unit = torch.eye(size_in, dtype=dtype, device='cpu').unsqueeze(0)
-    return F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
-
-
-def block_size(device: torch.device) -> int:
-    return CPU_BLOCK if device.type == 'cpu' else DEVICE_BLOCK
+    blocks = [
+        (slice(n, min(n + images, num_images)), slice(s, min(s + length, num_pixels)))
+        for n in range(0, num_images, images)
+        for s in range(0, num_pixels, length)
+    ]
+    return map_on_threads(start, blocks)
 
 
 def map_on_threads(
-    start: Callable[[], Callable[[Item], Result]], items: list[Item], device: torch.device
+    start: Callable[[], Callable[[Item], Result]], items: list[Item]
 ) -> list[Result]:
-    """The results of the items, in their order; on CPU on as many threads as torch uses.
+    """The results of the items, in their order, on as many threads as torch uses; without gradient.
 
     Each thread calls ``start`` once, for its own working memory, and what that returns on one item
     after the other. It works on an item alone, so that an item stays in the cache of one core, and
     threads meet once, not at every operation.
     """
+    num_threads = min(torch.get_num_threads(), len(items))
+    if num_threads <= 1:
+        work = start()
+        return [work(item) for item in items]
     results: list[Any] = [None] * len(items)
     shared = iter(list(enumerate(items)))
 
     def take() -> None:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad():
             work = start()
             for i, item in shared:
                 results[i] = work(item)
 
-    num_threads = min(torch.get_num_threads(), len(items)) if device.type == 'cpu' else 1
-    if num_threads == 1:
-        take()
-    else:
-        pool = _pool(torch.get_num_threads())
-        for done in [pool.submit(take) for _ in range(num_threads)]:
-            done.result()
+    pool = _pool(torch.get_num_threads())
+    for done in [pool.submit(take) for _ in range(num_threads)]:
+        done.result()
     return results
 
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of triton_kernels.py, and when they can be used.
+"""On GPUs: the Triton kernels of cuda_kernels.py, and when they can be used.
 
 Triton comes with torch's builds for CUDA and ROCm. Without it, or with one before 3.3, on GPUs
 before Volta, for float64 and for empty batches the same numbers come from torch operations.
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blocks import as_rows, from_rows, pixel_rows, refuse_double_backward, resizing_weight
-from .checks import check_in_a_later_step, compute_dtype
-from .counts import ClassCounts
-from .kernels import WITH_MEMORY
+from ..checks import check_in_a_later_step, compute_dtype
+from .cpu_library import WITH_MEMORY
+from .plain import PLAIN, plain_gradient
+from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 
 # Of a tile: with whole pixels a thread, four or one, what is looked for among the classes stays in
 # it. Resizing takes more registers.
@@ -30,13 +30,8 @@ MAX_COLUMNS = 128
 
 
 def usable(logits: Tensor) -> bool:
-    """Whether Triton computes the loss of these logits: on a GPU, not in float64, not compiling."""
-    return (
-        logits.is_cuda
-        and not torch.compiler.is_compiling()
-        and supported(logits)
-        and _runs_on(logits.device)
-    )
+    """Whether Triton computes the loss of these logits: on a GPU, not in float64."""
+    return logits.is_cuda and supported(logits) and _runs_on(logits.device)
 
 
 @lru_cache
@@ -69,23 +64,7 @@ def has_triton() -> bool:
     return tuple(int(part) for part in triton.__version__.split('.')[:2]) >= (3, 3)
 
 
-def class_nll_sums(
-    logits: Tensor, target: Tensor, ignore_index: int | None, pixel_weight: Tensor | None
-) -> tuple[Tensor, ClassCounts]:
-    """As :func:`mmseg_recall.functional.fused.fused_class_nll_sums`, where :func:`usable`."""
-    sums, *counts = _ClassNllSums.apply(logits, target, ignore_index, pixel_weight)
-    return sums, ClassCounts(*counts)
-
-
-def resized_class_nll_sums(
-    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
-) -> tuple[Tensor, ClassCounts]:
-    """As :func:`mmseg_recall.functional.fused.fused_resized_class_nll_sums`, likewise."""
-    sums, *counts = _ResizedClassNllSums.apply(logits, target, ignore_index, align_corners)
-    return sums, ClassCounts(*counts)
-
-
-class _ClassNllSums(torch.autograd.Function):
+class _ClassSums(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -99,15 +78,17 @@ class _ClassNllSums(torch.autograd.Function):
         strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
         axes = _Axis(), _Axis()  # nothing to resize
         sums, counts, *stats = _score(rows, labels, ignore_index, weight, strides, axes)
-        ctx.save_for_backward(logits, labels, weight, *stats)
+        ctx.save_for_backward(logits, target, labels, pixel_weight, weight, *stats)
         ctx.ignore_index = ignore_index
         ctx.mark_non_differentiable(*counts)
         return sums, *counts
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        refuse_double_backward()
-        logits, labels, weight, *stats = ctx.saved_tensors
+        logits, target, labels, pixel_weight, weight, *stats = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            rest = target, ctx.ignore_index, pixel_weight
+            return plain_gradient(PLAIN.class_sums, (grad_sums,), logits, *rest), None, None, None
         rows = as_rows(logits)
         grad = torch.empty_like(rows)
         num_images, num_classes, num_pixels = rows.shape
@@ -133,7 +114,7 @@ class _ClassNllSums(torch.autograd.Function):
         return from_rows(grad, logits), None, None, None
 
 
-class _ResizedClassNllSums(torch.autograd.Function):
+class _ResizedClassSums(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
@@ -145,14 +126,17 @@ class _ResizedClassNllSums(torch.autograd.Function):
         labels = target.contiguous()
         sums, counts, *stats = _score(logits, labels, ignore_index, None, logits.stride(), axes)
         ctx.save_for_backward(logits, labels, *stats)
-        ctx.ignore_index, ctx.axes = ignore_index, axes
+        ctx.ignore_index, ctx.align_corners, ctx.axes = ignore_index, align_corners, axes
         ctx.mark_non_differentiable(*counts)
         return sums, *counts
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        refuse_double_backward()
         logits, labels, *stats = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            rest = labels, ctx.ignore_index, ctx.align_corners
+            grad = plain_gradient(PLAIN.resized_class_sums, (grad_sums,), logits, *rest)
+            return grad, None, None, None
         y, x = ctx.axes
         num_images, num_classes, height, width = logits.shape
         classes = classes_of_tile(num_classes)
@@ -282,6 +266,9 @@ def _on(tensor: Tensor) -> AbstractContextManager:
 
 
 def _kernels() -> Any:
-    from . import triton_kernels
+    from . import cuda_kernels
 
-    return triton_kernels
+    return cuda_kernels
+
+
+CUDA = PLAIN._replace(class_sums=_ClassSums.apply, resized_class_sums=_ResizedClassSums.apply)

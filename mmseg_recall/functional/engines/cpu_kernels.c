@@ -1,8 +1,8 @@
-/* The per-pixel losses on blocks of float32 logits; called from kernels.py.
+/* The per-pixel losses on blocks of float32 logits; called from cpu_library.py.
  *
- * A block is x[class * stride + pixel] with `num_pixels` adjacent pixels and their labels. It is
- * worked on in strips that fit the cache. A strip's softmax is computed once, vectorised over the
- * pixels, and used up on the spot: nothing of the size of the block is kept.
+ * A block is some adjacent pixels of some images, with their labels. It is worked on in strips that
+ * fit the cache. A strip's softmax is computed once, vectorised over the pixels, and used up on the
+ * spot: nothing of the size of the block is kept.
  *
  * NaN and infinity mean what they mean in torch. Every function but the backward ones returns the
  * number of labels that are neither in [0, num_classes) nor ignored, all return -1 without memory.
@@ -37,6 +37,16 @@
 /* Tells of which source this is the build: setup.py defines it. */
 int32_t source_checksum(void) { return (int32_t)SOURCE_CHECKSUM; }
 
+/* cpu_library.py has the same. */
+typedef struct {
+    const float *x; /* [image * image_stride + class * class_stride + pixel] */
+    int64_t image_stride, class_stride;
+    int64_t num_images, num_classes, num_pixels;
+    const int64_t *target; /* [image * row + pixel], as all that has one number a pixel */
+    int64_t row;
+    int64_t has_ignore, ignore_index;
+} Block;
+
 typedef struct {
     ALIGNED int32_t label[MAX_STRIP]; /* -1 where the pixel takes no part */
     ALIGNED float top[MAX_STRIP];     /* the largest logit */
@@ -44,8 +54,11 @@ typedef struct {
     ALIGNED float sum[MAX_STRIP];     /* of e */
     ALIGNED float rest[MAX_STRIP];    /* x[label] - top */
     float *e;                         /* exp(x - top), [class * length + pixel] */
-    int64_t length;
+    int64_t length;                   /* the most pixels of a strip */
     void *memory;
+    int64_t image, start, n; /* where it is: n pixels of the image */
+    int64_t at;              /* of its labels */
+    const float *x;          /* of its logits */
 } Strip;
 
 INLINE int32_t bits_of(float x) {
@@ -97,18 +110,32 @@ INLINE float log_of(float x) {
 INLINE int allocate(Strip *s, int64_t num_classes) {
     int64_t length = STRIP_SIZE / num_classes / VECTOR * VECTOR;
     s->length = length < VECTOR ? VECTOR : length > MAX_STRIP ? MAX_STRIP : length;
+    s->image = s->start = s->n = 0;
     s->memory = malloc(sizeof(float) * (size_t)(num_classes * s->length + VECTOR));
     s->e = (float *)(((uintptr_t)s->memory + 63) / 64 * 64); /* no vector across cache lines */
     return s->memory != NULL;
 }
 
+/* Goes to the next strip of a block; false after the last. */
+INLINE int next_strip(Strip *s, const Block *b) {
+    s->start += s->n;
+    if (s->start >= b->num_pixels) {
+        s->start = 0;
+        s->image += 1;
+    }
+    s->n = b->num_pixels - s->start < s->length ? b->num_pixels - s->start : s->length;
+    s->at = s->image * b->row + s->start;
+    s->x = b->x + s->image * b->image_stride + s->start;
+    return s->image < b->num_images;
+}
+
 /* Labels of a strip; returns how many of them mean nothing. */
-INLINE int64_t read_labels(Strip *s, const int64_t *target, int64_t length, int64_t num_classes,
-                           int64_t has_ignore, int64_t ignore_index) {
+INLINE int64_t read_labels(Strip *s, const Block *b) {
+    const int64_t *target = b->target + s->at;
     int64_t unknown = 0;
-    for (int64_t i = 0; i < length; i++) {
-        int64_t known = (target[i] >= 0) & (target[i] < num_classes);
-        int64_t ignored = has_ignore & (target[i] == ignore_index);
+    for (int64_t i = 0; i < s->n; i++) {
+        int64_t known = (target[i] >= 0) & (target[i] < b->num_classes);
+        int64_t ignored = b->has_ignore & (target[i] == b->ignore_index);
         s->label[i] = known & !ignored ? (int32_t)target[i] : -1;
         unknown += !(known | ignored);
     }
@@ -195,30 +222,30 @@ INLINE void softmax(Strip *s, const float *x, int64_t stride, int64_t length, in
 /* Adds the negative log-likelihood, times the weight of the pixel where there is one, to `sums` of
  * its class, and to `counts` its pixels, true positives and predictions (three rows of classes).
  * Writes it to `nll` and which pixels take part to `valid`, unless these are NULL. */
-KERNEL nll_forward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
-                   const int64_t *target, int64_t has_ignore, int64_t ignore_index,
-                   const float *weight, double *sums, int64_t *counts, float *nll, uint8_t *valid) {
+KERNEL nll_forward(const Block *b, const float *weight, double *sums, int64_t *counts, float *nll,
+                   uint8_t *valid) {
+    const int64_t num_classes = b->num_classes;
     int64_t *true_positives = counts + num_classes, *predicted = true_positives + num_classes;
     Strip s;
     int64_t unknown = 0;
     ALIGNED float losses[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
-    for (int64_t start = 0; start < num_pixels; start += s.length) {
-        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
-        unknown += read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
-        softmax(&s, x + start, stride, n, num_classes, 1);
+    while (next_strip(&s, b)) {
+        const int64_t n = s.n, at = s.at;
+        unknown += read_labels(&s, b);
+        softmax(&s, s.x, b->class_stride, n, num_classes, 1);
         for (int64_t i = 0; i < n; i++) losses[i] = log_of(s.sum[i]) - s.rest[i];
         for (int64_t i = 0; i < n; i++) {
             int32_t label = s.label[i];
             if (label < 0) continue;
-            sums[label] += weight ? (double)losses[i] * weight[start + i] : losses[i];
+            sums[label] += weight ? (double)losses[i] * weight[at + i] : losses[i];
             counts[label] += 1;
             true_positives[label] += label == s.arg[i];
             predicted[s.arg[i]] += 1;
         }
         for (int64_t i = 0; nll && i < n; i++) {
-            nll[start + i] = s.label[i] < 0 ? 0.0f : losses[i];
-            valid[start + i] = s.label[i] >= 0;
+            nll[at + i] = s.label[i] < 0 ? 0.0f : losses[i];
+            valid[at + i] = s.label[i] >= 0;
         }
     }
     free(s.memory);
@@ -241,22 +268,22 @@ INLINE void write_nll_gradient(const Strip *s, int64_t length, int64_t num_class
 
 /* Writes grad = factor * (softmax - one-hot), with the factor of the pixel's class, of the pixel
  * itself, or the product of both; either may be NULL. `grad` may be `x`. */
-KERNEL nll_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
-                    const int64_t *target, int64_t has_ignore, int64_t ignore_index,
-                    const float *weight, const float *class_factor, float *grad,
-                    int64_t grad_stride) {
+KERNEL nll_backward(const Block *b, const float *weight, const float *class_factor, float *grad,
+                    int64_t grad_image_stride, int64_t grad_stride) {
+    const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float factor[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
-    for (int64_t start = 0; start < num_pixels; start += s.length) {
-        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
-        read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
-        softmax(&s, x + start, stride, n, num_classes, 0);
+    while (next_strip(&s, b)) {
+        const int64_t n = s.n, at = s.at;
+        read_labels(&s, b);
+        softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         for (int64_t i = 0; i < n; i++) {
             factor[i] = s.label[i] < 0 ? 0.0f : class_factor ? class_factor[s.label[i]] : 1.0f;
-            if (weight && s.label[i] >= 0) factor[i] *= weight[start + i]; /* else it may be NaN */
+            if (weight && s.label[i] >= 0) factor[i] *= weight[at + i]; /* else it may be NaN */
         }
-        write_nll_gradient(&s, n, num_classes, factor, grad + start, grad_stride);
+        write_nll_gradient(&s, n, num_classes, factor, grad + s.image * grad_image_stride + s.start,
+                           grad_stride);
     }
     free(s.memory);
     return 0;
@@ -297,19 +324,19 @@ INLINE void seesaw_softmax(Strip *s, const float *x, int64_t stride, int64_t len
 
 /* Adds the negative log-likelihood of the seesaw logits, times the weight of the pixel where there
  * is one, to `sum`. */
-KERNEL seesaw_forward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
-                      const int64_t *target, int64_t has_ignore, int64_t ignore_index,
-                      const float *weight, const float *mitigation, float q, double *sum) {
+KERNEL seesaw_forward(const Block *b, const float *weight, const float *mitigation, float q,
+                      double *sum) {
+    const int64_t num_classes = b->num_classes;
     Strip s;
     int64_t unknown = 0;
     if (!allocate(&s, num_classes)) return -1;
-    for (int64_t start = 0; start < num_pixels; start += s.length) {
-        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
-        unknown += read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
-        seesaw_softmax(&s, x + start, stride, n, num_classes, mitigation, q);
+    while (next_strip(&s, b)) {
+        const int64_t n = s.n, at = s.at;
+        unknown += read_labels(&s, b);
+        seesaw_softmax(&s, s.x, b->class_stride, n, num_classes, mitigation, q);
         for (int64_t i = 0; i < n; i++) {
             float loss = log_of(s.sum[i]) - s.rest[i];
-            if (s.label[i] >= 0) *sum += weight ? (double)loss * weight[start + i] : loss;
+            if (s.label[i] >= 0) *sum += weight ? (double)loss * weight[at + i] : loss;
         }
     }
     free(s.memory);
@@ -317,51 +344,52 @@ KERNEL seesaw_forward(const float *x, int64_t stride, int64_t num_classes, int64
 }
 
 /* Writes the gradient of the logits, `scale` times the weight of the pixel. `grad` may be `x`. */
-KERNEL seesaw_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
-                       const int64_t *target, int64_t has_ignore, int64_t ignore_index,
-                       const float *weight, const float *mitigation, float q, const float *scale,
-                       float *grad, int64_t grad_stride) {
+KERNEL seesaw_backward(const Block *b, const float *weight, const float *mitigation, float q,
+                       const float *scale, float *grad, int64_t grad_image_stride,
+                       int64_t grad_stride) {
+    const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float factor[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
-    for (int64_t start = 0; start < num_pixels; start += s.length) {
-        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
-        read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
-        seesaw_softmax(&s, x + start, stride, n, num_classes, mitigation, q);
+    while (next_strip(&s, b)) {
+        const int64_t n = s.n, at = s.at;
+        read_labels(&s, b);
+        seesaw_softmax(&s, s.x, b->class_stride, n, num_classes, mitigation, q);
         for (int64_t i = 0; i < n; i++)
-            factor[i] = s.label[i] < 0 ? 0.0f : weight ? *scale * weight[start + i] : *scale;
-        write_nll_gradient(&s, n, num_classes, factor, grad + start, grad_stride);
+            factor[i] = s.label[i] < 0 ? 0.0f : weight ? *scale * weight[at + i] : *scale;
+        write_nll_gradient(&s, n, num_classes, factor, grad + s.image * grad_image_stride + s.start,
+                           grad_stride);
     }
     free(s.memory);
     return 0;
 }
 
 /* Adds the probability of each class to `mass`, that of the true class to its `intersection`, and
- * counts the pixels of each class. */
-KERNEL soft_iou_forward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
-                        const int64_t *target, int64_t has_ignore, int64_t ignore_index,
-                        double *intersection, double *mass, int64_t *pixels) {
+ * counts the pixels of each class; those of one image `distance` after those of the one before. */
+KERNEL soft_counts_forward(const Block *b, int64_t distance, double *intersection, double *mass,
+                           int64_t *pixels) {
+    const int64_t num_classes = b->num_classes;
     Strip s;
     int64_t unknown = 0;
     ALIGNED float inverse[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
-    for (int64_t start = 0; start < num_pixels; start += s.length) {
-        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
-        unknown += read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
-        softmax(&s, x + start, stride, n, num_classes, 0);
+    while (next_strip(&s, b)) {
+        const int64_t n = s.n, shift = s.image * distance;
+        unknown += read_labels(&s, b);
+        softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         for (int64_t i = 0; i < n; i++) inverse[i] = 1.0f / s.sum[i];
         for (int64_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
             float total = 0.0f;
 #pragma omp simd reduction(+ : total)
             for (int64_t i = 0; i < n; i++) total += s.label[i] < 0 ? 0.0f : e[i] * inverse[i];
-            mass[c] += total;
+            mass[shift + c] += total;
         }
         for (int64_t i = 0; i < n; i++) {
             int32_t label = s.label[i];
             if (label < 0) continue;
-            intersection[label] += s.e[label * s.length + i] * inverse[i];
-            pixels[label] += 1;
+            intersection[shift + label] += s.e[label * s.length + i] * inverse[i];
+            pixels[shift + label] += 1;
         }
     }
     free(s.memory);
@@ -369,35 +397,35 @@ KERNEL soft_iou_forward(const float *x, int64_t stride, int64_t num_classes, int
 }
 
 /* Writes the gradient of the logits from that of intersection and mass. `grad` may be `x`. */
-KERNEL soft_iou_backward(const float *x, int64_t stride, int64_t num_classes, int64_t num_pixels,
-                         const int64_t *target, int64_t has_ignore, int64_t ignore_index,
-                         const float *grad_intersection, const float *grad_mass, float *grad,
-                         int64_t grad_stride) {
+KERNEL soft_counts_backward(const Block *b, int64_t distance, const float *grad_intersection,
+                            const float *grad_mass, float *grad, int64_t grad_image_stride,
+                            int64_t grad_stride) {
+    const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
-    for (int64_t start = 0; start < num_pixels; start += s.length) {
-        int64_t n = num_pixels - start < s.length ? num_pixels - start : s.length;
-        read_labels(&s, target + start, n, num_classes, has_ignore, ignore_index);
-        softmax(&s, x + start, stride, n, num_classes, 0);
+    while (next_strip(&s, b)) {
+        const int64_t n = s.n, shift = s.image * distance;
+        read_labels(&s, b);
+        softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         for (int64_t i = 0; i < n; i++) {
             int64_t label = s.label[i] < 0 ? 0 : s.label[i];
             inverse[i] = 1.0f / s.sum[i];
-            own[i] = grad_intersection[label];
+            own[i] = grad_intersection[shift + label];
             mean[i] = 0.0f;
         }
         /* Rounded as below, for the difference of equals to be zero. */
         for (int64_t c = 0; c < num_classes; c++)
             for (int64_t i = 0; i < n; i++) {
-                float g = grad_mass[c] + (s.label[i] == c ? own[i] : 0.0f);
+                float g = grad_mass[shift + c] + (s.label[i] == c ? own[i] : 0.0f);
                 mean[i] += s.e[c * s.length + i] * inverse[i] * g;
             }
         for (int64_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
-            float *restrict to = grad + c * grad_stride + start;
+            float *restrict to = grad + s.image * grad_image_stride + c * grad_stride + s.start;
             prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
             for (int64_t i = 0; i < n; i++) {
-                float g = grad_mass[c] + (s.label[i] == c ? own[i] : 0.0f);
+                float g = grad_mass[shift + c] + (s.label[i] == c ? own[i] : 0.0f);
                 to[i] = s.label[i] < 0 ? 0.0f : e[i] * inverse[i] * (g - mean[i]);
             }
         }

@@ -1,0 +1,123 @@
+"""The compiled functions of cpu_kernels.c.
+
+Installing the package compiles them where there is a C compiler. Without them, and for float64,
+the same numbers come from torch operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+import zlib
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+_POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
+_WRITTEN = [_POINTER, _INTEGER, _INTEGER]  # the gradient and its strides
+_ARGUMENTS = {
+    'nll_forward': [_POINTER] * 5,
+    'nll_backward': [_POINTER, _POINTER, *_WRITTEN],
+    'seesaw_forward': [_POINTER, _POINTER, ctypes.c_float, _POINTER],
+    'seesaw_backward': [_POINTER, _POINTER, ctypes.c_float, _POINTER, *_WRITTEN],
+    'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
+    'soft_counts_backward': [_INTEGER, _POINTER, _POINTER, *_WRITTEN],
+}
+
+
+class Block(ctypes.Structure):
+    """The Block of cpu_kernels.c."""
+
+    _fields_ = (
+        ('x', _POINTER),
+        *[
+            (name, _INTEGER)
+            for name in ('image_stride', 'class_stride', 'num_images', 'num_classes', 'num_pixels')
+        ],
+        ('target', _POINTER),
+        *[(name, _INTEGER) for name in ('row', 'has_ignore', 'ignore_index')],
+    )
+
+
+# A subclass may have no memory to read, but an address.
+WITH_MEMORY = (Tensor, Parameter)
+
+
+def _load() -> ctypes.CDLL | None:
+    source = Path(__file__).with_name('cpu_kernels.c')
+    built = [source.with_name(f'_cpu_kernels{suffix}') for suffix in EXTENSION_SUFFIXES]
+    path = next((p for p in built if p.is_file()), None)
+    if path is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+        checksum = library.source_checksum()
+    except (OSError, AttributeError) as error:  # built for another system, or damaged
+        return _leave_alone(f'{path} cannot be loaded ({error})')
+    # In a checkout the source may be newer, and its functions may take other arguments.
+    if checksum != ctypes.c_int32(zlib.crc32(source.read_bytes())).value:
+        return _leave_alone(f'{path} is not of the present {source.name}')
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [ctypes.POINTER(Block), *arguments], ctypes.c_int64
+    return library
+
+
+def _leave_alone(reason: str) -> None:
+    warnings.warn(
+        f'{reason} and is left alone, which makes the losses slower: install mmseg_recall again',
+        stacklevel=3,
+    )
+
+
+LIBRARY = _load()
+
+
+def usable(logits: Tensor) -> bool:
+    """Whether the library computes the loss of these logits: on CPU, in float32."""
+    return (
+        LIBRARY is not None
+        and logits.device.type == 'cpu'
+        and type(logits) in WITH_MEMORY
+        and logits.dtype != torch.float64
+    )
+
+
+def run(
+    name: str,
+    x: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    *arguments: Tensor | float | None,
+) -> int:
+    """Call a function on a block: x (n, C, k) and target (n, k), both of adjacent pixels.
+
+    ctypes releases the interpreter lock, so that blocks run on all threads.
+
+    Returns:
+        How many labels mean nothing; 0 of a backward.
+    """
+    given = []
+    for tensor in (x, target, *arguments):
+        if isinstance(tensor, Tensor):
+            # Whatever the callers have missed: reading it would end the process.
+            if type(tensor) not in WITH_MEMORY or tensor.device.type != 'cpu':
+                raise RuntimeError(
+                    f'the logits are in main memory, and a {type(tensor).__name__} that goes with '
+                    f'them (target, or weight per pixel), {tuple(tensor.shape)} on '
+                    f'{tensor.device}, is not: give all of them as ordinary tensors on CPU'
+                )
+            given.append(tensor.data_ptr())
+        else:
+            given.append(tensor)
+    n, num_classes, k = x.shape
+    ignore = ignore_index is not None, ignore_index or 0
+    strides = x.stride(0), x.stride(1)
+    block = Block(given[0], *strides, n, num_classes, k, given[1], target.stride(0), *ignore)
+    status = getattr(LIBRARY, name)(block, *given[2:])
+    if status < 0:
+        raise MemoryError(f'no memory for a strip of {num_classes} classes')
+    return status

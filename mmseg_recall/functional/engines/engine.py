@@ -1,0 +1,28 @@
+"""What an engine is: the same few functions of logits and target, computed in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Engine(NamedTuple):
+    """Functions that every loss is made of, each from logits (N, C, ...) and int64 target (N, ...).
+
+    Shapes and devices have been checked; labels are checked here, where they are read anyway.
+    """
+
+    class_sums: Callable[..., tuple[Tensor, ...]]
+    """(logits, target, ignore_index, pixel_weight) -> (S_c, then the fields of ClassCounts)."""
+    resized_class_sums: Callable[..., tuple[Tensor, ...]]
+    """(logits, target, ignore_index, align_corners) -> the same of the resized logits."""
+    pixel_nll: Callable[..., tuple[Tensor, Tensor]]
+    """(logits, target, ignore_index) -> (-log p per pixel, valid)."""
+    soft_counts: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    """(logits, target, ignore_index, per_image) -> (intersection, mass, pixels), (images, C)."""
+    seesaw: Callable[..., Tensor]
+    """(logits, target, ignore_index, pixel_weight, log mitigation, q) -> sum of the loss."""
+    lovasz_softmax: Callable[..., Tensor]
+    """(logits, target, ignore_index) -> the loss."""

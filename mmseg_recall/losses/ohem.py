@@ -1,0 +1,47 @@
+"""Online hard example mining: the hardest pixels alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..functional import checked_pixel_nll, hardest_mean
+from .base import SegmentationLoss, times_pixel_weight
+
+
+class OHEMLoss(SegmentationLoss):
+    """Online hard example mining: mean cross-entropy of the hardest valid pixels of the batch.
+
+    The ceil(ratio N) pixels of highest loss among all N valid pixels of the batch take part.
+    Across ranks each rank ranks its own pixels.
+
+    Args:
+        ratio: Share of the valid pixels to keep, in (0, 1].
+        kwargs: Of :class:`SegmentationLoss`.
+
+    Raises:
+        ValueError: ratio outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[[0.0, 9.0]], [[0.0, 0.0]]]])
+        >>> OHEMLoss(ratio=0.5)(logits, torch.tensor([[[0, 0]]]))
+        tensor(0.6931)
+
+    Source: Sec. 4.1 (top 70%); Shrivastava et al. 2016.
+    """
+
+    default_name = 'loss_ohem'
+
+    def __init__(self, ratio: float = 0.7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < ratio <= 1:
+            raise ValueError(f'ratio must be in (0, 1], got {ratio}')
+        self.ratio = ratio
+
+    def compute(
+        self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
+    ) -> Tensor:
+        nll, valid = checked_pixel_nll(logits, target, ignore_index)
+        return hardest_mean(times_pixel_weight(nll, valid, pixel_weight), valid, self.ratio)
