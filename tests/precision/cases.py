@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_recall.losses import ClassWeightedLoss, available_losses
 
@@ -86,7 +86,14 @@ def scorer(case: Case, target: Tensor) -> Scorer:
         return lambda logits: head.loss_by_feat(logits.to(device), samples)[name].cpu()
     options = {} if case.path == 'loss' else dict(impl=case.path)
     loss = MODELS.build(dict(loss_config(case.name), **options)).to(device)
-    return lambda logits: loss(logits.to(device), target).cpu()
+    return lambda logits: forget(loss)(logits.to(device), target).cpu()
+
+
+def forget(loss: nn.Module) -> nn.Module:
+    """The loss as before its first batch."""
+    for name in loss.running_names:
+        setattr(loss, name, None)
+    return loss
 
 
 def problem(
