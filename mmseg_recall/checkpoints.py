@@ -39,6 +39,17 @@ def checkpoint_step(path: str | Path) -> int:
     return int(found.group(1)) if found else 0
 
 
+def checkpoint_unit(path: str | Path) -> str | None:
+    """What the number in a checkpoint's name counts: 'iterations', 'epochs', or nothing.
+
+    Example:
+        >>> checkpoint_unit('epoch_40.pth')
+        'epochs'
+    """
+    found = re.search(r'(iter|epoch)_\d+\.pth$', str(path))
+    return {'iter': 'iterations', 'epoch': 'epochs'}[found.group(1)] if found else None
+
+
 def last_checkpoint(work_dir: Path) -> Path | None:
     """The newest whole checkpoint, from which training resumes; None if there is none."""
     return next(filter(is_whole, _newest_first(work_dir)), None)
@@ -52,7 +63,12 @@ def best_checkpoint(work_dir: Path) -> Path | None:
 
 def _newest_first(work_dir: Path) -> list[Path]:
     found = [p for p in work_dir.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+\.pth', p.name)]
-    return sorted(found, key=checkpoint_step, reverse=True)
+    by_unit: dict[str | None, list[Path]] = {}
+    for path in sorted(found, key=checkpoint_step, reverse=True):
+        by_unit.setdefault(checkpoint_unit(path), []).append(path)
+    # Numbers of different units do not compare: the times of the newest of each do.
+    groups = sorted(by_unit.values(), key=lambda group: group[0].stat().st_mtime, reverse=True)
+    return [path for group in groups for path in group]
 
 
 def find_latest_checkpoint(work_dir: str) -> str | None:

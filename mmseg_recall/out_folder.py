@@ -63,7 +63,7 @@ def claim(out: Path, tool: str, source: str = '') -> Manifest:
     names = sorted(p.name for p in out.glob('*') if not p.match(f'.{MANIFEST}.*.tmp'))
     if not names:
         return Manifest(tool, source)
-    manifest = _read(out)
+    manifest = read_manifest(out)
     if manifest is None:
         more = f' and {len(names) - 3} more' if len(names) > 3 else ''
         raise FileExistsError(
@@ -175,7 +175,7 @@ def is_complete(out: Path, tool: str, source: str) -> bool:
     return (out / MANIFEST).is_file()
 
 
-def _read(out: Path) -> Manifest | None:
+def read_manifest(out: Path) -> Manifest | None:
     """None where the folder has no manifest, or one that no tool of ours wrote."""
     try:
         values = json.loads((out / MANIFEST).read_text(encoding='utf-8'))

@@ -139,7 +139,10 @@ def stock_script(name: str, package: str = 'mmseg') -> Path:
         >>> stock_script('train.py').name
         'train.py'
     """
-    folder = Path(find_spec(package).origin).parent
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f'{package} is not installed, whose {name} is to be run')
+    folder = Path(spec.origin).parent
     # A wheel carries the scripts in mmseg/.mim; an editable checkout has them beside the package.
     candidates = [folder / '.mim' / 'tools' / name, folder.parent / 'tools' / name]
     for path in candidates:

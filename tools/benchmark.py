@@ -47,7 +47,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    configs = [path for name in args.configs for path in sorted(glob.glob(name)) or [name]]
+    configs = [
+        path
+        for name in args.configs
+        for path in ([name] if Path(name).exists() else sorted(glob.glob(name)) or [name])
+    ]
     try:
         plans = plan_runs(
             configs,
@@ -58,7 +62,7 @@ def main() -> None:
             cfg_options=args.cfg_options,
         )
         failures = run_all(plans, args.out, args.jobs)
-    except (FileNotFoundError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         parser.exit(2, f'{error}\n')
     if failures:
         listed = ''.join(f'\n  {name}: {reason}' for name, reason in failures.items())

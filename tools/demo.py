@@ -20,7 +20,6 @@ import matplotlib
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
 from PIL import Image
@@ -28,6 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 import mmseg_recall  # noqa: F401  (registers the dataset)
+from mmseg_recall.evaluation import PerClassIoUMetric
+from mmseg_recall.out_folder import claim, write_manifest
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -131,10 +132,10 @@ def load_label(dataset, index: int) -> torch.Tensor:
 
 
 def score(dataset, predictions: Path) -> Scores:
-    """Score saved predictions with mmseg's own IoUMetric functions."""
+    """Score saved predictions as mmseg's IoUMetric does."""
     num_classes = len(dataset.metainfo['classes'])
     areas = [
-        IoUMetric.intersect_and_union(
+        PerClassIoUMetric.intersect_and_union(
             load_prediction(predictions, info['img_path']),
             load_label(dataset, index),
             num_classes,
@@ -142,7 +143,7 @@ def score(dataset, predictions: Path) -> Scores:
         )
         for index, info in enumerate(dataset.load_data_list())
     ]
-    metrics = IoUMetric.total_area_to_metrics(*map(sum, zip(*areas, strict=True)), ['mIoU'])
+    metrics = PerClassIoUMetric.total_area_to_metrics(*map(sum, zip(*areas, strict=True)), ['mIoU'])
     return Scores(accuracy=metrics['Acc'], iou=metrics['IoU'])
 
 
@@ -213,6 +214,10 @@ def main() -> None:
         '--cfg-options', nargs='+', default=[], help='more overrides of the configs, as key=value'
     )
     args = parser.parse_args()
+    try:
+        write_manifest(args.work_dir, claim(args.work_dir, 'demo'))
+    except OSError as error:
+        parser.exit(1, f'{error}\n')
     prepare_data(args.work_dir)
     options = [f'randomness.seed={args.seed}', *args.cfg_options]
     predictions = {loss: train_and_test(loss, args.work_dir, options) for loss in LOSSES}

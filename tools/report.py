@@ -24,9 +24,14 @@ def main() -> None:
     parser.add_argument(
         '--date', default=datetime.date.today().isoformat(), help='date to print; default: today'
     )
+    parser.add_argument(
+        '--trust-configs',
+        action='store_true',
+        help='run the configs of work directories that are more than dumped values',
+    )
     args = parser.parse_args()
     try:
-        problems = render_report(args.runs, args.out, args.date)
+        problems = render_report(args.runs, args.out, args.date, args.trust_configs)
     except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
     for problem in problems:

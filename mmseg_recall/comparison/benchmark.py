@@ -1,24 +1,27 @@
 """Train and test every planned run with the stock scripts, and keep a record of each.
 
 A folder of a comparison has, for each run: ``NAME.py`` (its config), ``NAME/`` (its work
-directory, with the output of the scripts in ``benchmark.log``) and, when it has ended,
-``NAME.json`` (its record).
+directory, with the output of the scripts in ``benchmark.log``, and in ``stage/`` the config by which
+the last of them was called) and, when it has ended, ``NAME.json`` (its record).
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.config import Config
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,18 +31,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..checkpoints import best_checkpoint, checkpoint_step, last_checkpoint
+from ..checkpoints import best_checkpoint, checkpoint_step, checkpoint_unit, last_checkpoint
 from ..datasets.files import write_atomically
+from ..literal_config import parse_config
+from ..out_folder import claim, write_manifest
 from . import work_dir as W
 from .describe import is_classification, last_head
 from .plan import Plan, areas_metric
 from .record import (
     complete_record,
     failed_record,
+    failure_of,
     read_record,
     training_pixels,
     write_record,
 )
+from .trial import refuse_what_cannot_start
 
 SCRIPT = 'from mmseg_recall.stack import run_stock_script; run_stock_script({!r}, {!r})'
 LOG_TAIL_LINES = 40
@@ -52,7 +59,7 @@ class Stopped(Exception):
 
 
 class RunFailed(Exception):
-    """A script ended with an error; the arguments are its stage and its exit status."""
+    """A run has no result; the arguments are the stage, its exit status and what it said last."""
 
 
 class Usage(NamedTuple):
@@ -78,16 +85,21 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
         The reason of each failed run, by name; empty if all went well.
 
     Raises:
-        ValueError: ``out`` holds a run of the same name with another config.
+        FileExistsError: ``out`` has something in it that no comparison has made.
+        ValueError: ``out`` holds a run of the same name with another config, or a run cannot be
+            built: nothing is started then.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    manifest = claim(out, 'benchmark')
     pending = [plan for plan in plans if not _is_complete(plan, out)]
+    configs = {plan.name: parse_config(plan.config, plan.config_file) for plan in pending}
+    refuse_what_cannot_start(pending, configs)
+    write_manifest(out, manifest)
     env = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
-    iterations = {plan.name: _iterations(plan) for plan in pending}
+    iterations = {plan.name: _length(configs[plan.name])[0] for plan in pending}
     failures: dict[str, str] = {}
     stop = threading.Event()
     columns = (
-        TextColumn('{task.description}'),
+        TextColumn('{task.description}', markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -108,7 +120,10 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
             plan.name: progress.add_task(plan.name, total=iterations[plan.name], visible=False)
             for plan in pending
         }
-        futures = {pool.submit(_run, plan, out, env, stop): plan for plan in pending}
+        futures = {
+            pool.submit(_run, plan, configs[plan.name], out, env, stop, show): plan
+            for plan in pending
+        }
         watcher = threading.Thread(
             target=_watch, args=(progress, overall, bars, started, out, stop), daemon=True
         )
@@ -119,8 +134,8 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
                 progress.update(bars[plan.name], completed=iterations[plan.name], visible=False)
                 record = future.result()
                 if record['status'] == 'failed':
-                    failures[plan.name] = _reason(record)
-                    show(f'[red]failed[/]  {plan.name}: {failures[plan.name]}')
+                    failures[plan.name] = failure_of(record)
+                    show(f'[red]failed[/]  {plan.name}: {escape(failures[plan.name])}')
                 else:
                     metrics = record['metrics']
                     show(f'[green]done[/]    {plan.name}: {_summary(metrics)}')
@@ -136,12 +151,6 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
 
 def _summary(metrics: dict[str, float]) -> str:
     return '  '.join(f'{name} {metrics[name]:.2f}' for name in SHOWN if name in metrics)
-
-
-def _reason(record: dict[str, Any]) -> str:
-    failure = record['failure']
-    lines = failure['log_tail'].strip().splitlines() or ['no output']
-    return f'{failure["stage"]} ended with status {failure["returncode"]}: {lines[-1]}'
 
 
 def _watch(
@@ -166,6 +175,9 @@ def _watch(
 
 def _is_complete(plan: Plan, out: Path) -> bool:
     config = out / f'{plan.name}.py'
+    for path in (config.with_suffix(''), config.with_suffix('.json')):
+        if path.exists() and not config.exists():
+            raise FileExistsError(f'{path} has no {config.name} beside it. Move it away')
     if config.is_file() and config.read_text() != plan.config:
         raise ValueError(
             f'{config}: the config of this run has changed since. Compare in another folder, or '
@@ -182,91 +194,127 @@ def _is_complete(plan: Plan, out: Path) -> bool:
     return True
 
 
-def _iterations(plan: Plan) -> int:
-    train_cfg = Config.fromstring(plan.config, '.py').get('train_cfg')
-    # Nothing to train: its load_from is tested.
-    if not train_cfg:
-        return 0
-    return train_cfg.get('max_iters') or train_cfg.max_epochs
+def _length(cfg: Config) -> tuple[int, str]:
+    """How many iterations or epochs a run has, and which; none where its load_from is tested."""
+    train_cfg = cfg.get('train_cfg') or {}
+    unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
+    return train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0, unit
 
 
-def _run(plan: Plan, out: Path, env: dict[str, str], stop: threading.Event) -> dict[str, Any]:
+def _run(
+    plan: Plan,
+    cfg: Config,
+    out: Path,
+    env: dict[str, str],
+    stop: threading.Event,
+    show: Callable[[str], None],
+) -> dict[str, Any]:
     work_dir, config = out / plan.name, out / f'{plan.name}.py'
-    package = 'mmpretrain' if is_classification(Config.fromstring(plan.config, '.py')) else 'mmseg'
-    record_path = out / f'{plan.name}.json'
     if not config.is_file():
         write_atomically(config, plan.config.encode())
     work_dir.mkdir(exist_ok=True)
-    with _lock(work_dir / 'lock', stop) as lock:
+    with _lock(work_dir / 'lock', stop, show) as lock:
+        package = 'mmpretrain' if is_classification(cfg) else 'mmseg'
         scripts = _Scripts(package, work_dir / 'benchmark.log', env, lock, stop)
         try:
-            memory = _train(plan, config, work_dir, scripts)
-            checkpoint = _test(plan, config, work_dir, scripts)
-            record = complete_record(plan, work_dir, checkpoint, memory)
+            memory = _train(cfg, config, work_dir, scripts)
+            checkpoint = _checkpoint(plan, cfg, work_dir)
+            metrics = _test(cfg, checkpoint, work_dir, scripts)
+            record = complete_record(plan, work_dir, checkpoint, metrics, memory)
         except RunFailed as failure:
-            record = failed_record(plan, *failure.args, scripts.tail())
+            record = failed_record(plan, *failure.args)
         except Stopped:
             raise
         except Exception as error:
             # Of a data set that trains and tests but cannot be shown: the others go on.
             text = f'{traceback.format_exc()}{type(error).__name__}: {error}'
             record = failed_record(plan, 'the record', 1, text)
-        write_record(record_path, record)
+        write_record(out / f'{plan.name}.json', record)
     return record
 
 
-def _train(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> float | None:
+def _train(cfg: Config, config: Path, work_dir: Path, scripts: _Scripts) -> float | None:
     """Train to the end; peak memory of the process in MiB, None if an earlier call trained."""
     checkpoint = last_checkpoint(work_dir)
-    done = 0 if checkpoint is None else checkpoint_step(checkpoint)
-    if done >= _iterations(plan):
+    steps, unit = _length(cfg)
+    if not steps:
         return None
-    arguments = [str(config), '--work-dir', str(work_dir)]
+    # A checkpoint that counts in the other unit says nothing: training ends at once if it is done.
+    if checkpoint and checkpoint_unit(checkpoint) == unit and checkpoint_step(checkpoint) >= steps:
+        return None
+    arguments = ['--work-dir', str(work_dir)]
     if checkpoint is not None:
-        # Named, because a config's own load_from would win over the search in the work directory.
-        arguments += ['--resume', '--cfg-options', f'load_from={checkpoint}']
-    usage = scripts.run('train.py', arguments)
-    checkpoint = last_checkpoint(work_dir)
-    if usage.returncode or checkpoint is None:
-        raise RunFailed('training', usage.returncode)
+        # Named, because a config's own load_from would win over the search in the work directory;
+        # in mmseg by the config, in mmpretrain by the option.
+        config = _stage(cfg, config.name, work_dir, {'load_from': str(checkpoint)})
+        arguments += ['--resume', *([str(checkpoint)] if is_classification(cfg) else [])]
+    usage = scripts.run('train.py', [str(config), *arguments])
+    if usage.returncode or last_checkpoint(work_dir) is None:
+        raise RunFailed('training', usage.returncode, scripts.tail())
     return usage.memory_mib
 
 
-def _test(plan: Plan, config: Path, work_dir: Path, scripts: _Scripts) -> str:
-    """Test the checkpoint that the rule names; its path or URL."""
-    cfg = Config.fromstring(plan.config, '.py')
-    if _iterations(plan):
-        find = last_checkpoint if plan.checkpoint == 'last' else best_checkpoint
-        checkpoint = find(work_dir)
-        if checkpoint is None:
+def _stage(cfg: Config, name: str, work_dir: Path, changes: dict[str, Any]) -> Path:
+    """A changed config under the name of the run's own; as options, paths would be parsed."""
+    changed = copy.deepcopy(cfg)
+    changed.merge_from_dict(changes)
+    path = work_dir / 'stage' / name
+    write_atomically(path, changed.dump().encode())
+    return path
+
+
+def _checkpoint(plan: Plan, cfg: Config, work_dir: Path) -> str:
+    """Path or URL of what the rule names, of a training that has not diverged."""
+    if not _length(cfg)[0]:
+        if not cfg.get('load_from'):
             raise ValueError(
-                f'{work_dir} has no {plan.checkpoint} checkpoint; remove it to train again'
+                f'{plan.config_file} trains nothing and names no checkpoint: give one with '
+                '--cfg-options load_from=FILE'
             )
-    elif cfg.get('load_from'):
-        checkpoint = cfg.load_from
-    else:
+        return str(cfg.load_from)
+    since = W.diverged(W.scalars(work_dir))
+    if since is not None:
+        message = f'diverged, the loss is not finite from iteration {since} on'
+        raise RunFailed('training', None, message)
+    find = last_checkpoint if plan.checkpoint == 'last' else best_checkpoint
+    checkpoint = find(work_dir)
+    if checkpoint is None:
         raise ValueError(
-            f'{plan.config_file} trains nothing and names no checkpoint: give one with '
-            '--cfg-options load_from=FILE'
+            f'{work_dir} has no {plan.checkpoint} checkpoint; remove it to train again'
         )
-    evaluators = cfg.test_evaluator
+    if not _is_finite(checkpoint):
+        message = f'diverged, the weights of {checkpoint.name} are not finite'
+        raise RunFailed('training', None, message)
+    return str(checkpoint)
+
+
+def _is_finite(checkpoint: Path) -> bool:
+    """Whether all weights are finite: the loss is logged now and then only."""
+    loaded = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
+    weights = [v for v in loaded['state_dict'].values() if isinstance(v, torch.Tensor)]
+    return all(bool(w.isfinite().all()) for w in weights if w.is_floating_point())
+
+
+def _test(cfg: Config, checkpoint: str, work_dir: Path, scripts: _Scripts) -> dict[str, float]:
+    """Test a checkpoint; what the test printed."""
     place = 'test_evaluator'
-    if isinstance(evaluators, list):
-        place += f'.{evaluators.index(areas_metric(cfg))}'
-    options = {f'{place}.areas_file': work_dir / 'areas.npz'}
+    if isinstance(cfg.test_evaluator, list):
+        place += f'.{cfg.test_evaluator.index(areas_metric(cfg))}'
+    options: dict[str, Any] = {f'{place}.areas_file': str(work_dir / 'areas.npz')}
     if not is_classification(cfg):
-        options[f'{place}.output_dir'] = work_dir / 'predictions'
+        options[f'{place}.output_dir'] = str(work_dir / 'predictions')
         counts = _curve_counts(cfg)
         if counts is not None:
             options[f'{place}.class_counts'] = counts
-    usage = scripts.run(
-        'test.py',
-        [str(config), str(checkpoint), '--work-dir', str(work_dir), '--cfg-options']
-        + [f'{key}={value}' for key, value in options.items()],
-    )
-    if usage.returncode:
-        raise RunFailed('test', usage.returncode)
-    return str(checkpoint)
+    config = _stage(cfg, f'{work_dir.name}.py', work_dir, options)
+    # Not the newest by name: the clock may have been changed in between.
+    before = W.result_files(work_dir)
+    usage = scripts.run('test.py', [str(config), checkpoint, '--work-dir', str(work_dir)])
+    written = W.result_files(work_dir).items() - before.items()
+    if usage.returncode or len(written) != 1:
+        raise RunFailed('test', usage.returncode, scripts.tail())
+    ((attempt, _),) = written
+    return W.test_results(work_dir)[attempt]
 
 
 def _curve_counts(cfg: Config) -> list[int] | None:
@@ -300,6 +348,7 @@ class _Scripts:
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=self.env, pass_fds=[self.lock]
             )
+        os.pwrite(self.lock, f'{process.pid:<20}'.encode(), 0)
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
@@ -317,16 +366,25 @@ class _Scripts:
 
 
 @contextmanager
-def _lock(path: Path, stop: threading.Event) -> Iterator[int]:
-    """Hold a file lock, waiting for another process that works on the same run."""
+def _lock(path: Path, stop: threading.Event, show: Callable[[str], None]) -> Iterator[int]:
+    """Hold a file lock; wait for another process that works on the same run, and say so."""
     import fcntl  # here, as Windows has none, and reports can be made there
 
-    with path.open('w') as file:
+    with path.open('a+') as file:
+        waits = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if not waits:
+                    file.seek(0)
+                    pid = file.read().strip() or 'of another call'
+                    show(
+                        f'[yellow]waits[/]   {path.parent.name}: process {pid} works on it, of a '
+                        'call that runs or was killed; it can be ended, its checkpoints stay'
+                    )
+                    waits = True
                 if stop.wait(POLL_SECONDS):
                     raise Stopped from None
         yield file.fileno()

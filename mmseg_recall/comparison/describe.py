@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
+import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
-HEADS = ('decode_head', 'auxiliary_head')
-SCHEDULE = ('param_scheduler', 'train_cfg')
-COMPARED = ('model', 'train_dataloader', 'test_dataloader', 'optim_wrapper', *SCHEDULE)
+from ..literal_config import parse_config
+from .identity import identity
+
 ARCHITECTURES = {
     'ASPP': 'DeepLabV3',
     'DepthwiseSeparableASPP': 'DeepLabV3+',
@@ -93,14 +91,12 @@ def describe(cfg: Config) -> dict[str, Any]:
     Returns:
         task: 'segmentation' or 'classification'.
         loss: See :func:`loss_label`.
-        key: Hash of model, data, optimiser and schedule without the losses (and, of a classifier,
-            without the head): runs with the same key differ in loss and seed only, and are
-            compared. A classifier made from a trained one has the key of that training.
-        family: The same hash without the schedule: what differs in training length at most.
+        key, family, loss_key: Hashes of :class:`~mmseg_recall.comparison.identity.Identity`. A
+            classifier made from a trained one has the key and the family of that training.
         model, dataset, data_root, schedule: In words.
         iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
     """
-    loss = loss_label(cfg)
+    loss, loss_key = loss_label(cfg), identity(cfg).loss_key
     if is_classification(cfg):
         cfg = _trained_config(cfg)
     backbone = cfg.model.get('backbone', {})
@@ -118,8 +114,9 @@ def describe(cfg: Config) -> dict[str, Any]:
     return {
         'task': 'classification' if is_classification(cfg) else 'segmentation',
         'loss': loss,
-        'key': _key(cfg, COMPARED),
-        'family': _key(cfg, tuple(name for name in COMPARED if name not in SCHEDULE)),
+        'key': identity(cfg).key,
+        'family': identity(cfg).family,
+        'loss_key': loss_key,
         'model': model,
         'dataset': _type_name(dataset).removesuffix('Dataset'),
         'data_root': PurePosixPath(dataset.get('data_root') or '').name,
@@ -144,18 +141,11 @@ def _trained_config(cfg: Config) -> Config:
         return cfg
     checkpoint = torch.load(cfg.load_from, map_location='cpu', weights_only=True)
     text = checkpoint.get('meta', {}).get('cfg')
-    return Config.fromstring(text, '.py') if text else cfg
-
-
-def _key(cfg: Config, names: tuple[str, ...]) -> str:
-    compared = copy.deepcopy({name: cfg.get(name) for name in names})
-    compared['model'].pop('head', None)
-    for key in HEADS:
-        heads = compared['model'].get(key) or []
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            head.pop('loss_decode', None)
-    text = json.dumps(compared, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    try:
+        return parse_config(str(text), cfg.load_from) if text else cfg
+    except ValueError as error:
+        warnings.warn(f'{error}; what its model was trained with is not known', stacklevel=2)
+        return cfg
 
 
 def last_head(cfg: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ a third of the image's width and height around its largest connected region.
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def make_panel(
     for c, index in choose_images(areas.label):
         sample = load(dataset.get_data_info(index))
         path, truth = Path(sample['img_path']), sample['gt_seg_map']
-        prediction = cv2.imread(str(predictions / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
+        # Not by its name: OpenCV dies of one that is not UTF-8.
+        data = np.fromfile(predictions / f'{path.stem}.png', np.uint8)
+        prediction = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         window = window_around(truth == c)
         stride = -(-max(s.stop - s.start for s in window) // MAX_SIDE)
         picture = cv2.resize(
@@ -95,7 +98,7 @@ def make_panel(
         panel.append(
             {
                 'class': classes[c],
-                'image': path.name,
+                'image': os.fsencode(path.name).decode(errors='replace'),
                 'box': [columns.start, rows.start, columns.stop, rows.stop],
                 'picture': _encode('.jpg', picture),
                 'truth': _encode('.png', truth[window][::stride, ::stride].astype(np.uint8)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from ..stack import check_mmpretrain
 from .describe import is_classification, loss_label
+from .identity import digest
 
 CHECKPOINT_RULES = ('last', 'best')
+MAX_NAME = 150
 # Their results are what a record is made of.
 SEGMENTATION_METRICS = ('IoUMetric', 'PerClassIoUMetric')
 CLASSIFICATION_METRICS = ('ShotAccuracy',)
@@ -65,6 +69,8 @@ def plan_runs(
 
     Raises:
         FileNotFoundError: No such config.
+        ImportError: A config is one of mmpretrain, which is not installed, or imports what cannot
+            be imported.
         ValueError: An unknown loss, or losses for configs of mmpretrain, which name their own
             method; two runs with the same name; a config that is not tested with IoUMetric (of
             mmpretrain: ShotAccuracy) or keeps no checkpoint by the rule.
@@ -75,16 +81,43 @@ def plan_runs(
     for seed in seeds:
         for path in configs:
             for loss in losses or [None]:
-                cfg = Config.fromfile(path)
+                cfg = _read(path)
                 if loss is not None:
                     _set_loss(cfg, loss, losses_dir)
                 cfg.merge_from_dict(cfg_options or {})
                 _prepare(cfg, seed, checkpoint, path)
-                label = re.sub(r'[^A-Za-z0-9.]+', '-', loss_label(cfg)).strip('-').lower()
-                name = f'{Path(path).stem}_{label}_seed{seed}'
+                name = run_name(Path(path).stem, loss_label(cfg), seed)
                 plans.append(Plan(name, str(path), cfg.dump(), seed, checkpoint))
     _check_unique(plans)
     return plans
+
+
+def run_name(config: str, label: str, seed: int) -> str:
+    """Name of a run, of letters that every file system takes, and not too many of them.
+
+    Example:
+        >>> run_name('fcn', 'SoftmaxFocal gamma=2.0', 0)
+        'fcn_softmaxfocal-gamma-2.0_seed0'
+    """
+    label = re.sub(r'[^A-Za-z0-9.]+', '-', label).strip('-').lower()
+    name = f'{config}_{label}'
+    if len(os.fsencode(name)) > MAX_NAME:
+        cut = os.fsencode(name)[:MAX_NAME].decode(errors='ignore')
+        name = f'{cut}-{digest(name)[:8]}'
+    return f'{name}_seed{seed}'
+
+
+def _read(path: str) -> Config:
+    try:
+        cfg = Config.fromfile(path)
+        if is_classification(cfg):
+            check_mmpretrain()
+    except ImportError as error:
+        first: BaseException = error
+        while first.__cause__ or first.__context__:
+            first = first.__cause__ or first.__context__ or first
+        raise ImportError(f'{path}: {first}') from error
+    return cfg
 
 
 def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:

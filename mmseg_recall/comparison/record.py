@@ -17,7 +17,9 @@ from mmseg.registry import DATASETS
 
 from ..checkpoints import checkpoint_step
 from ..datasets.files import write_atomically
-from ..evaluation import load_areas
+from ..evaluation import Areas, load_areas
+from ..evaluation import areas as A
+from ..literal_config import parse_config
 from ..losses.class_counts import load_class_counts
 from . import work_dir as W
 from .describe import describe, innermost_dataset, is_classification
@@ -25,6 +27,7 @@ from .panel import make_panel
 from .plan import Plan
 
 FORMAT = 'mmseg_recall run record 1'
+TOLERANCE = 0.011
 DISTRIBUTIONS = (
     'torch',
     'numpy',
@@ -41,7 +44,11 @@ DISTRIBUTIONS = (
 
 
 def complete_record(
-    plan: Plan, work_dir: Path, checkpoint: str, process_memory: float | None
+    plan: Plan,
+    work_dir: Path,
+    checkpoint: str,
+    metrics: dict[str, float],
+    process_memory: float | None,
 ) -> dict[str, Any]:
     """The record of a run that was trained and tested.
 
@@ -49,6 +56,7 @@ def complete_record(
         plan: Of the run.
         work_dir: Of the run, with ``areas.npz`` and ``predictions/`` of the test.
         checkpoint: Path or URL of the one that was tested.
+        metrics: What that test found.
         process_memory: Peak resident memory of the training process in MiB, if known.
 
     Returns:
@@ -57,13 +65,20 @@ def complete_record(
         cent; ``curves`` see :func:`mmseg_recall.comparison.work_dir.weight_curves`; ``panel`` see
         :mod:`mmseg_recall.comparison.panel`. Of a classifier, images are counted as pixels are,
         and there is no panel.
+
+    Raises:
+        ValueError: The metrics are not those of the areas.
     """
-    cfg = Config.fromstring(plan.config, '.py')
+    cfg = parse_config(plan.config, plan.name)
     images, classes = load_areas(work_dir / 'areas.npz')
     lines = W.scalars(work_dir)
     seconds, gpu_memory = W.speed_and_memory(lines)
-    metrics, _ = W.test_metrics(work_dir)
     classifies = is_classification(cfg)
+    metrics = {
+        k.removeprefix('accuracy/'): v for k, v in metrics.items() if k not in ('time', 'data_time')
+    }
+    total = Areas(*(area.sum(axis=0) for area in images))
+    check_metrics(total, metrics, plan.name)
     return {
         **_identity(plan, cfg),
         'status': 'complete',
@@ -72,12 +87,8 @@ def complete_record(
         'palette': _palette(cfg),
         'training_pixels': training_pixels(cfg, len(classes)),
         'images': int(images.label.sum()) if classifies else len(images.label),
-        'areas': {k: v.sum(axis=0).tolist() for k, v in images._asdict().items()},
-        'metrics': {
-            k.removeprefix('accuracy/'): v
-            for k, v in metrics.items()
-            if k not in ('time', 'data_time')
-        },
+        'areas': {k: v.tolist() for k, v in total._asdict().items()},
+        'metrics': metrics,
         'seconds_per_iteration': seconds,
         'memory_mib': {'process': process_memory, 'gpu': gpu_memory},
         'curves': W.weight_curves(lines),
@@ -85,11 +96,47 @@ def complete_record(
     }
 
 
-def failed_record(plan: Plan, stage: str, returncode: int, log: str) -> dict[str, Any]:
-    """The record of a run whose training or test (``stage``) ended with an error."""
-    cfg = Config.fromstring(plan.config, '.py')
+def failed_record(plan: Plan, stage: str, returncode: int | None, log: str) -> dict[str, Any]:
+    """The record of a run whose training or test (``stage``) failed, of None without an error."""
+    cfg = parse_config(plan.config, plan.name)
     failure = {'stage': stage, 'returncode': returncode, 'log_tail': log}
     return {**_identity(plan, cfg), 'status': 'failed', 'failure': failure}
+
+
+def means_of(areas: Areas, metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a record that its areas give, in per cent; NaN where they give none."""
+    overall = 100 * areas.intersect.sum() / areas.label.sum()
+    if 'top1' in metrics:
+        return {'top1': overall}
+    means = {'mIoU': A.mean(A.iou(areas)), 'mAcc': A.mean(A.accuracy(areas))}
+    return {'aAcc': overall, **{name: 100 * value for name, value in means.items()}}
+
+
+def check_metrics(areas: Areas, metrics: dict[str, Any], name: str) -> None:
+    """Check what a test printed against the areas that it counted.
+
+    Raises:
+        ValueError: They do not agree; names both.
+    """
+    for metric, value in means_of(areas, metrics).items():
+        # How a mean counts a class that nothing scores is an option of the metric.
+        known = metric in ('aAcc', 'top1') or areas.label.all()
+        printed = metrics.get(metric)
+        # Printed with two digits, from float32.
+        if known and printed is not None and not abs(printed - value) < TOLERANCE:
+            raise ValueError(
+                f'{name}: the test printed {metric} {printed:.2f}, and the areas that it counted '
+                f'give {value:.2f}; test it again'
+            )
+
+
+def failure_of(record: dict[str, Any]) -> str:
+    """Why a run failed, in one line."""
+    failure = record['failure']
+    last = (failure['log_tail'].strip().splitlines() or ['no output'])[-1]
+    status = failure['returncode']
+    ended = '' if status is None else f' ended with status {status}'
+    return f'{failure["stage"]}{ended}: {last}'
 
 
 def _identity(plan: Plan, cfg: Config) -> dict[str, Any]:
@@ -163,11 +210,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: Not JSON, or not a record; names the file.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f'{path}: damaged record, not JSON ({error})') from error
     if not isinstance(record, dict) or record.get('format') != FORMAT:
         raise ValueError(f'{path}: not a run record (its "format" is not {FORMAT!r})')

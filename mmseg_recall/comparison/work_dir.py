@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints import checkpoint_step, checkpoint_unit
+
 TIMESTAMP = re.compile(r'\d{8}_\d{6}')
 
 
@@ -45,11 +47,42 @@ def scalars(work_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
+def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that training logged, in the order of their steps; each step as it was logged last."""
+    by_step = {line['step']: line for line in lines if 'loss' in line and 'step' in line}
+    return [by_step[step] for step in sorted(by_step)]
+
+
 def last_step(work_dir: Path) -> int:
     """The last iteration (or epoch, of an epoch-based loop) that was logged; 0 before the first."""
-    training = [line for line in scalars(work_dir) if 'loss' in line and 'step' in line]
-    steps = [line.get('epoch', line['step']) for line in training]
-    return steps[-1] if steps else 0
+    lines = training_lines(scalars(work_dir))
+    return lines[-1].get('epoch', lines[-1]['step']) if lines else 0
+
+
+def steps_done(work_dir: Path, unit: str) -> int:
+    """How many iterations or epochs (``unit``) are behind a run for certain."""
+    pointer = work_dir / 'last_checkpoint'
+    named = [pointer.read_text(errors='replace').strip()] if pointer.is_file() else []
+    checkpoints = [*named, *work_dir.glob('*.pth')]
+    steps = [checkpoint_step(path) for path in checkpoints if checkpoint_unit(path) == unit]
+    lines = scalars(work_dir)
+    if unit == 'iterations':
+        # Of validations, too: losses are logged every 50 iterations.
+        steps += [line['step'] for line in lines if isinstance(line.get('step'), int)]
+    else:
+        steps += [line['epoch'] - 1 for line in lines if isinstance(line.get('epoch'), int)]
+    return max(steps, default=0)
+
+
+def diverged(lines: list[dict[str, Any]]) -> int | None:
+    """The iteration from which on the loss is not finite; None if it is at the end."""
+    since = None
+    for line in training_lines(lines):
+        if math.isfinite(line['loss']):
+            since = None
+        elif since is None:
+            since = line['step']
+    return since
 
 
 def speed_and_memory(lines: list[dict[str, Any]]) -> tuple[float | None, float | None]:
@@ -91,28 +124,64 @@ def _short(value: float) -> float | None:
     return float(f'{value:.4g}') if math.isfinite(value) else None
 
 
-def test_metrics(work_dir: Path) -> tuple[dict[str, float], Path] | None:
-    """What the newest test run found, and the folder of that run; None without a test run."""
-    for attempt in reversed(attempts(work_dir)):
+def test_results(work_dir: Path) -> dict[Path, dict[str, float]]:
+    """What each test run found, by the folder of that run, oldest first by their names."""
+    found = {}
+    for attempt in attempts(work_dir):
         path = attempt / f'{attempt.name}.json'
-        if path.is_file():
-            try:
-                values = json.loads(path.read_text())
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                continue
-            if isinstance(values, dict) and ('mIoU' in values or 'accuracy/top1' in values):
-                return values, attempt
-    return None
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(values, dict) and ('mIoU' in values or 'accuracy/top1' in values):
+            found[attempt] = values
+    return found
 
 
-def validation_metrics(work_dir: Path) -> tuple[dict[str, float], Path] | None:
-    """What the last validation found, and the folder of that run; None without one."""
-    for attempt in reversed(attempts(work_dir)):
-        for path in attempt.glob('vis_data/scalars.json'):
-            found = [line for line in scalar_lines(path) if 'mIoU' in line]
-            if found:
-                return found[-1], attempt
-    return None
+def result_files(work_dir: Path) -> dict[Path, int]:
+    """When the results of each test run were written, by the folder of that run."""
+    return {
+        attempt: (attempt / f'{attempt.name}.json').stat().st_mtime_ns
+        for attempt in test_results(work_dir)
+    }
+
+
+def newest_test(work_dir: Path) -> tuple[dict[str, float], Path] | None:
+    """What the newest test run found, and the folder of that run; None without a test run.
+
+    Raises:
+        ValueError: Folders are named by the local time, whose order is not that of the files,
+            as after a change of the clock, and the results differ.
+    """
+    found = test_results(work_dir)
+    if not found:
+        return None
+    last = list(found)[-1]
+    written = result_files(work_dir)
+    newest = max(written, key=lambda attempt: (written[attempt], attempt.name))
+    if _metrics_of(found[newest]) != _metrics_of(found[last]):
+        raise ValueError(
+            f'{work_dir}: which test is the newest is not certain, {last.name} by its name and '
+            f'{newest.name} by the time of its file; remove one of these folders'
+        )
+    return found[last], last
+
+
+def _metrics_of(values: dict[str, float]) -> str:
+    return json.dumps({k: v for k, v in values.items() if k not in ('time', 'data_time')})
+
+
+def last_validation(work_dir: Path) -> tuple[dict[str, float], Path] | None:
+    """What the validation of the most iterations found, and the folder of that run, or None."""
+    found = [
+        (line, attempt)
+        for attempt in attempts(work_dir)
+        for path in attempt.glob('vis_data/scalars.json')
+        for line in scalar_lines(path)
+        if 'mIoU' in line
+    ]
+    # Of equals, the one of the newest folder.
+    return max(reversed(found), key=lambda pair: pair[0].get('step', 0), default=None)
 
 
 def class_table(attempt: Path) -> dict[str, list[Any]] | None:

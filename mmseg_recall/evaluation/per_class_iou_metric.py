@@ -91,6 +91,20 @@ class PerClassIoUMetric(IoUMetric):
                 # One entry an image: what is gathered over the ranks is cut to their number.
                 self.results[i] += self._adjusted_areas(sample)
 
+    @staticmethod
+    def intersect_and_union(
+        pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As IoUMetric's, counted in integers: its float32 stops at 2**24 pixels of a class."""
+        valid = label != ignore_index
+        predicted, label = pred_label[valid], label[valid]
+        hit, predicted, label = (
+            # As many as there are classes: other ids are of none.
+            ids[(ids >= 0) & (ids < num_classes)].bincount(minlength=num_classes).cpu()
+            for ids in (predicted[predicted == label], predicted, label)
+        )
+        return hit, predicted + label - hit, predicted, label
+
     def _adjusted_areas(self, sample: dict) -> tuple[Tensor, ...]:
         """As IoUMetric's ``intersect_and_union``, but (taus, C)."""
         logits = sample['seg_logits']['data']
@@ -116,9 +130,7 @@ class PerClassIoUMetric(IoUMetric):
         if self.format_only:
             return metrics
         intersect, _, predicted, label = (
-            # Summed as integers: float32 sums are inexact beyond 2**24 pixels.
-            torch.stack(column).numpy().astype(np.int64)
-            for column in zip(*predicted_areas, strict=True)
+            torch.stack(column).numpy() for column in zip(*predicted_areas, strict=True)
         )
         images = A.Areas(intersect, predicted, label)
         classes = list(self.dataset_meta['classes'])

@@ -1,9 +1,13 @@
-"""Find runs: our records, and work directories of stock mmseg; say what is missing in the rest."""
+"""Find runs: our records, and work directories of stock mmseg; say what is wrong with the rest.
+
+A run is left out, with a sentence that names it, where it has not ended, has diverged, contradicts
+itself, or is in doubt: two results of one seed, or two tests of which either may be the newer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,11 @@ from mmseg.registry import DATASETS
 
 from ..comparison import work_dir as W
 from ..comparison.describe import describe, innermost_dataset
-from ..comparison.record import read_record
+from ..comparison.identity import Identity, differences, digest, identity
+from ..comparison.record import check_metrics, failure_of, means_of, read_record
 from ..evaluation import areas as A
+from ..literal_config import parse_config
+from ..out_folder import read_manifest
 
 PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
 
@@ -43,6 +50,9 @@ class Run:
         panel: See :mod:`mmseg_recall.comparison.panel`.
         palette: RGB of each class, or None.
         config_file: As named by the user.
+        path: Of the record or work directory.
+        config: See :class:`mmseg_recall.comparison.identity.Identity`.
+        compared: What else has to be the same in all runs of a comparison, by name.
         software: Versions and device in words; '' if unknown.
     """
 
@@ -64,13 +74,17 @@ class Run:
     palette: tuple[tuple[int, int, int], ...] | None = None
     config_file: str = ''
     software: str = ''
+    path: Path = Path()
+    config: Identity = Identity({}, {})
+    compared: dict[str, Any] = field(default_factory=dict)
 
 
-def load_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[Run], list[str]]:
     """Every run below the given paths, and what is wrong with the ones that cannot be used.
 
     Args:
         paths: Records, work directories, or folders with any number of them.
+        trust_configs: Run a work directory's config where it is more than values.
 
     Returns:
         Runs, ordered by name; problems, each a sentence that names the file.
@@ -90,7 +104,14 @@ def load_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 continue
             seen.add(item.resolve())
             try:
-                runs.append(_from_record(item) if kind == 'record' else _from_work_dir(item))
+                if kind == 'unfinished':
+                    raise ValueError(
+                        f'{item}: this run has not ended; call tools/benchmark.py again'
+                    )
+                run = (
+                    _from_record(item) if kind == 'record' else _from_work_dir(item, trust_configs)
+                )
+                runs.append(run)
             except ValueError as error:
                 problems.append(str(error))
         if not found:
@@ -98,7 +119,51 @@ def load_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 f'{path}: neither a record (NAME.json of tools/benchmark.py) nor a work directory '
                 'of mmseg (config and dated folders) in it'
             )
-    return sorted(runs, key=lambda run: run.name), problems
+    runs, doubtful = _once(_tell_losses_apart(runs))
+    return sorted(runs, key=lambda run: run.name), problems + doubtful
+
+
+def _tell_losses_apart(runs: list[Run]) -> list[Run]:
+    """Give losses of one label that differ in an option that it leaves out labels that tell."""
+    by_label: dict[tuple[str, str], dict[str, list[Run]]] = {}
+    for run in runs:
+        same_label = by_label.setdefault((run.setup['key'], run.loss), {})
+        same_label.setdefault(run.setup.get('loss_key', ''), []).append(run)
+    named: list[Run] = []
+    for losses in by_label.values():
+        texts = differences([members[0].config.loss for members in losses.values()])
+        for members, text in zip(losses.values(), texts, strict=True):
+            label = f'{members[0].loss} ({text})' if text else members[0].loss
+            named += [replace(run, loss=label) for run in members]
+    return named
+
+
+def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Each seed of a loss once: of equal runs the first, of different ones none."""
+    by_seed: dict[tuple, list[Run]] = {}
+    for run in runs:
+        # Where the seed is not known, each may have been another.
+        seed = run.path if run.seed is None else run.seed
+        by_seed.setdefault((run.setup['key'], run.loss, seed), []).append(run)
+    kept, doubtful = [], []
+    for first, *others in by_seed.values():
+        different = [run for run in others if not _same_result(run, first)]
+        if different:
+            names = ', '.join(str(run.path) for run in [first, *different])
+            doubtful.append(
+                f'{names}: different results of {first.loss} with seed {first.seed}; none is used. '
+                'Leave out all but one'
+            )
+        else:
+            kept.append(first)
+    return kept, doubtful
+
+
+def _same_result(run: Run, other: Run) -> bool:
+    return run.metrics == other.metrics and all(
+        np.array_equal(values, other.per_class[name], equal_nan=True)
+        for name, values in run.per_class.items()
+    )
 
 
 def _find(path: Path) -> Iterator[tuple[str, Path]]:
@@ -114,41 +179,50 @@ def _find(path: Path) -> Iterator[tuple[str, Path]]:
         yield 'work_dir', path
         return
     records = {p.stem for p in files if p.suffix == '.json'}
+    manifest = read_manifest(path)
+    compared = manifest is not None and manifest.tool == 'benchmark'
     for file in files:
         if file.suffix == '.json':
             yield 'record', file
     for folder in folders:
         # The work directory of a run that has a record says nothing more.
-        if folder.name not in records:
+        if folder.name in records:
+            continue
+        if compared and (path / f'{folder.name}.py').is_file():
+            yield 'unfinished', folder
+        else:
             yield from _find(folder)
 
 
 def _from_record(path: Path) -> Run:
     record = read_record(path)
     if record['status'] != 'complete':
-        failure = record['failure']
-        last = (failure['log_tail'].strip().splitlines() or ['no output'])[-1]
-        raise ValueError(
-            f'{path}: {failure["stage"]} of this run failed with status {failure["returncode"]}: '
-            f'{last}'
-        )
+        raise ValueError(f'{path}: this run failed; {failure_of(record)}')
+    config = identity(parse_config(record.get('config', ''), path))
     try:
         areas = A.Areas(**{k: np.array(v, dtype=np.int64) for k, v in record['areas'].items()})
         training = record['training_pixels']
         memory = record['memory_mib']
         checkpoint = record['checkpoint']
         versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
+        check_metrics(areas, record['metrics'], str(path))
+        compared = {
+            'checkpoint': checkpoint['rule'],
+            'classes': record['classes'],
+            'test_labels': areas.label.tolist(),
+        }
         return Run(
             name=record['name'],
             loss=record['setup']['loss'],
             seed=record['seed'],
-            setup=record['setup'],
+            setup={**record['setup'], 'key': digest([record['setup']['key'], compared])},
             classes=tuple(record['classes']),
             per_class={name: 100 * f(areas) for name, f in PER_CLASS.items()},
-            metrics={
+            # What is null, too, follows from the areas; so do the values of a class.
+            metrics=means_of(areas, record['metrics'])
+            | {
                 k: v
                 for k, v in record['metrics'].items()
-                # The values of a class follow from the areas.
                 if v is not None and ('/' not in k or k.startswith('tau='))
             },
             pixels=areas.label if training is None else np.array(training),
@@ -163,58 +237,83 @@ def _from_record(path: Path) -> Run:
             palette=_as_palette(record['palette']),
             config_file=record['config_file'],
             software=f'{record["device"]}; {versions}',
+            path=path,
+            config=config,
+            compared=compared,
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: incomplete record, {error} is missing or malformed') from error
 
 
-def _from_work_dir(path: Path) -> Run:
+def _from_work_dir(path: Path, trust_configs: bool) -> Run:
     if not any(path.iterdir()):
         raise ValueError(f'{path}: empty work directory, without a config or a log')
-    cfg = _read_config(path)
-    found = W.test_metrics(path) or W.validation_metrics(path)
+    cfg = _read_config(path, trust_configs)
+    tested = W.newest_test(path)
+    found = tested or W.last_validation(path)
     if found is None:
         raise ValueError(
             f'{path}: no result, neither of a test (DATE/DATE.json with mIoU) nor of a validation '
             '(mIoU in DATE/vis_data/scalars.json)'
         )
     values, attempt = found
-    tested = W.test_metrics(path) is not None
-    step = values.get('step', '')
     table = W.class_table(attempt) or {'Class': []}
     lines = W.scalars(path)
+    _refuse_unfinished(path, cfg, lines)
     seconds, memory = W.speed_and_memory(lines)
     try:
         setup = describe(cfg)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: its config lacks what a segmentor needs ({error})') from error
+    compared = {'evaluated': 'test' if tested else 'validation', 'classes': table['Class']}
     return Run(
         name=path.name,
         loss=setup['loss'],
         seed=_seed(cfg),
-        setup=setup,
+        setup={**setup, 'key': digest([setup['key'], compared])},
         classes=tuple(table['Class']),
         per_class=_per_class(table),
         metrics={k: float(v) for k, v in values.items() if _is_metric(k, v)},
         seconds=seconds,
         memory=memory,
         memory_of='GPU' if memory else '',
-        evaluated='test' if tested else f'last validation (iteration {step})',
+        evaluated='test' if tested else f'last validation (iteration {values.get("step", "")})',
         curves=W.weight_curves(lines),
         palette=_palette(cfg),
         config_file=cfg.filename or '',
+        path=path,
+        config=identity(cfg),
+        compared=compared,
     )
 
 
-def _read_config(path: Path) -> Config:
+def _refuse_unfinished(path: Path, cfg: Config, lines: list[dict[str, Any]]) -> None:
+    training = W.training_lines(lines)
+    if not training:
+        return  # a folder of a test alone
+    since = W.diverged(lines)
+    if since is not None:
+        raise ValueError(f'{path}: diverged, its loss is not finite from iteration {since} on')
+    train_cfg = cfg.get('train_cfg') or {}
+    unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
+    steps = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
+    done = W.steps_done(path, unit)
+    if done < steps:
+        raise ValueError(f'{path}: its training has not ended, {done} of {steps} {unit} are done')
+
+
+def _read_config(path: Path, trust_configs: bool) -> Config:
     files = sorted(path.glob('*.py')) or sorted(path.glob('*/vis_data/config.py'))
     if not files:
         raise ValueError(f'{path}: no config (NAME.py, or DATE/vis_data/config.py)')
     try:
-        return Config.fromfile(files[-1], import_custom_modules=False)
+        if trust_configs:
+            return Config.fromfile(files[-1], import_custom_modules=False)
+        return parse_config(files[-1].read_text(encoding='utf-8'), files[-1])
     # A config is Python: a damaged one may raise anything.
     except Exception as error:
-        raise ValueError(f'{files[-1]}: cannot be read as a config ({error})') from error
+        advice = '' if trust_configs else '. If you trust it, --trust-configs runs it'
+        raise ValueError(f'{files[-1]}: cannot be read as a config ({error}){advice}') from error
 
 
 def _seed(cfg: Config) -> int | None:

@@ -66,7 +66,9 @@ class Section:
     software: list[str]
 
 
-def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
+def render_report(
+    paths: Sequence[Path], out: Path, date: str, trust_configs: bool = False
+) -> list[str]:
     """Render everything that can be rendered of the runs below ``paths``.
 
     Args:
@@ -75,6 +77,7 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
             and model-index.yml (these two of segmentation only).
         date: Printed in the heads of the page and of README.md, and nowhere else: the rest
             depends on the runs alone.
+        trust_configs: Run a work directory's config where it is more than values.
 
     Returns:
         What is wrong with runs that could not be used; it is in the report as well.
@@ -84,7 +87,7 @@ def render_report(paths: Sequence[Path], out: Path, date: str) -> list[str]:
         ValueError: No run at all could be used; says why for each.
     """
     claim(out, TOOL)
-    runs, problems = load_runs(paths)
+    runs, problems = load_runs(paths, trust_configs)
     if not runs:
         raise ValueError('No run to report on.\n' + '\n'.join(problems))
     comparisons = compare(runs)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,7 +44,11 @@ def use_stand_ins(patch: pytest.MonkeyPatch) -> None:
     )
     patch.setattr(benchmark, 'SCRIPT', script)
     patch.setattr(benchmark, 'POLL_SECONDS', 0.05)
+    patch.setattr(benchmark, 'refuse_what_cannot_start', lambda *args: None)
     patch.setattr(record_module, 'make_panel', lambda *args: [])
+    checkpoint = Path(tempfile.mkdtemp()) / 'checkpoint.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), checkpoint)
+    patch.setenv('CHECKPOINT', str(checkpoint))
     patch.setenv('PYTHONPATH', str(ROOT))
 
 
@@ -53,7 +58,7 @@ def stand_ins(monkeypatch):
 
 
 def attempts(out: Path, name: str = 'recall') -> int:
-    return len([p for p in (out / name).iterdir() if p.is_dir()])
+    return len(list((out / name).glob('2026*_*')))
 
 
 def test_a_run_is_recorded_whole(tmp_path):
@@ -68,7 +73,7 @@ def test_a_run_is_recorded_whole(tmp_path):
         'predicted': [170, 30],
         'label': [170, 30],
     }
-    assert record['metrics'] == {'aAcc': 50.0, 'mIoU': 33.0, 'mAcc': 50.0, 'IoU/none': None}
+    assert record['metrics'] == {'aAcc': 50.0, 'mIoU': 33.33, 'mAcc': 50.0, 'IoU/none': None}
     assert record['seconds_per_iteration'] == 0.5
     assert record['memory_mib']['process'] > 1
     assert record['checkpoint'] == {'rule': 'last', 'step': 30}
@@ -91,7 +96,8 @@ def test_a_run_is_recorded_whole(tmp_path):
 def test_the_curve_is_tested_where_the_counts_are_known(tmp_path, monkeypatch, added, drawn):
     monkeypatch.chdir(tmp_path)
     Path('counts.json').write_text('{"pixels": [9, 1]}')
-    config = f'{CONFIG.format(loss="RecallLoss")}model["decode_head"]["num_classes"] = 2\n{added}\n'
+    config = CONFIG.format(loss='RecallLoss').replace("'ASPPHead'", "'ASPPHead', num_classes=2")
+    config += f'{added}\n'
     assert benchmark.run_all([plan(config=config)], tmp_path / 'out') == {}
     metrics = read_record(tmp_path / 'out' / 'recall.json')['metrics']
     assert ('tau=0.5/mIoU' in metrics) == drawn
@@ -113,7 +119,7 @@ def test_a_trained_run_without_a_record_is_only_tested(tmp_path):
 
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path):
-    (tmp_path / 'misbehave').write_text('fail')
+    Path(f'{tmp_path}.misbehave').write_text('fail')
     failures = benchmark.run_all([plan(), plan('ce', 'CrossEntropyLoss')], tmp_path)
     assert failures == {'recall': 'training ended with status 3: the loss exploded'}
     record = read_record(tmp_path / 'recall.json')
@@ -123,9 +129,9 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path):
 
 
 def test_a_failed_run_resumes_from_its_last_checkpoint(tmp_path):
-    (tmp_path / 'misbehave').write_text('fail')
+    Path(f'{tmp_path}.misbehave').write_text('fail')
     benchmark.run_all([plan()], tmp_path)
-    (tmp_path / 'misbehave').unlink()
+    Path(f'{tmp_path}.misbehave').unlink()
     assert benchmark.run_all([plan()], tmp_path) == {}
     second = tmp_path / 'recall' / '20260101_000001' / 'vis_data' / 'scalars.json'
     assert json.loads(second.read_text().splitlines()[0])['step'] == 11
@@ -134,9 +140,9 @@ def test_a_failed_run_resumes_from_its_last_checkpoint(tmp_path):
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    (tmp_path / 'misbehave').write_text('fail')
+    Path(f'{tmp_path}.misbehave').write_text('fail')
     benchmark.run_all([plan()], tmp_path)
-    (tmp_path / 'misbehave').unlink()
+    Path(f'{tmp_path}.misbehave').unlink()
     whole = tmp_path / 'recall' / 'iter_10.pth'
     (tmp_path / 'recall' / 'iter_20.pth').write_bytes(whole.read_bytes()[:-1])
     assert benchmark.run_all([plan()], tmp_path) == {}
@@ -219,9 +225,9 @@ def test_jobs_share_the_cores(tmp_path, monkeypatch):
     seen = []
     run = benchmark._run
 
-    def spy(plan, out, env, stop):
+    def spy(plan, cfg, out, env, *others):
         seen.append(env['OMP_NUM_THREADS'])
-        return run(plan, out, env, stop)
+        return run(plan, cfg, out, env, *others)
 
     monkeypatch.setattr(benchmark, '_run', spy)
     plans = [plan(), plan('ce', 'CrossEntropyLoss')]
@@ -244,7 +250,7 @@ t.benchmark.run_all([t.plan()], Path({out!r}))
 
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
-    (tmp_path / 'misbehave').write_text('wait')
+    Path(f'{tmp_path}.misbehave').write_text('wait')
     command = [sys.executable, '-c', RUN.format(out=str(tmp_path))]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     scalars = tmp_path / 'recall' / '20260101_000000' / 'vis_data' / 'scalars.json'
@@ -255,7 +261,7 @@ def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
     process.send_signal(how)
     process.wait()
     assert not (tmp_path / 'recall.json').exists()
-    (tmp_path / 'misbehave').unlink()
+    Path(f'{tmp_path}.misbehave').unlink()
     if how == signal.SIGKILL:
         # The training outlives a comparison that is killed so, and keeps its lock: the next one
         # waits for it instead of training into the same folder.

@@ -141,12 +141,35 @@ def test_every_metric_can_be_computed_from_the_areas_file(pairs, tmp_path):
 def test_sums_stay_exact_beyond_what_float32_holds():
     metric = build()
     metric.dataset_meta = dict(classes=('a', 'b'))
-    big, one = torch.tensor([2.0**24, 0.0]), torch.tensor([1.0, 0.0])
-    label = torch.tensor([2.0**24, 2.0])
+    big, one = torch.tensor([2**24, 0]), torch.tensor([1, 0])
+    label = torch.tensor([2**24, 2])
     row = (big, label, big, label)
     small = (one, one, one, one)
     metrics = metric.compute_metrics([row, *[small] * 5])
     assert metrics['Acc/a'] == 100 and metrics['Acc/b'] == 0
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int64])
+@pytest.mark.parametrize('ignored', [0, 1000])
+def test_an_image_of_more_pixels_than_float32_counts(dtype, ignored):
+    # 60% of 30 million pixels are road, all of them found, and none of the poles.
+    label = torch.zeros(5000, 6000, dtype=dtype)
+    label[3000:] = 1
+    label[:1, :ignored] = 255
+    road = 18_000_000 - ignored
+    metrics = evaluate(build(), [(torch.zeros(5000, 6000, dtype=dtype), label)])
+    assert metrics['aAcc'] == round(100 * road / (road + 12_000_000), 2)
+    assert metrics['mAcc'] == 50
+    assert metrics['Acc/road'] == 100 and metrics['IoU/pole'] == 0
+    assert metrics['Precision/road'] == metrics['IoU/road'] == metrics['aAcc']
+
+
+def test_ids_that_are_no_class_are_counted_as_iou_metric_counts_them():
+    label = torch.tensor([[0, 1, 7, 255, 2]])
+    prediction = torch.tensor([[0, 1, 1, 1, 9]])
+    stock = IoUMetric.intersect_and_union(prediction, label, 4, 255)
+    ours = build().intersect_and_union(prediction, label, 4, 255)
+    assert [area.tolist() for area in ours] == [area.int().tolist() for area in stock]
 
 
 def test_nan_to_num_replaces_what_cannot_be_scored(pairs):

@@ -108,7 +108,7 @@ def broken_records(folder):
     failed['failure'] = {'stage': 'training', 'returncode': 1, 'log_tail': 'a\nout of memory\n'}
     path = folder / 'failed.json'
     path.write_text(json.dumps(failed))
-    yield path, 'failed.json: training of this run failed with status 1: out of memory'
+    yield path, 'failed.json: this run failed; training ended with status 1: out of memory'
 
 
 @pytest.mark.parametrize('make', [broken_work_dirs, broken_records])

@@ -1,0 +1,160 @@
+"""What a run is: everything in its config but the losses and the seed.
+
+Runs of one identity are compared with each other; those of one loss among them, by everything that
+the config says of it, are its seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+# Where a run writes, how it is started, and what a loss brings along.
+NOT_THE_RUN = {
+    'work_dir',
+    'resume',
+    'launcher',
+    'log_level',
+    'visualizer',
+    'vis_backends',
+    'experiment_name',
+    'custom_imports',
+    'runner_type',
+    'fused_tail',
+}
+SCHEDULE = ('param_scheduler', 'train_cfg', 'default_hooks')
+
+
+class Identity(NamedTuple):
+    """A config in two halves.
+
+    Attributes:
+        setup: Everything but the losses and the seed.
+        loss: All that it says of the losses, by the path of each.
+    """
+
+    setup: dict[str, Any]
+    loss: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Runs of the same key are compared."""
+        return digest(self.setup)
+
+    @property
+    def family(self) -> str:
+        """The same of runs that differ in training length at most."""
+        return digest({k: v for k, v in self.setup.items() if k not in SCHEDULE})
+
+    @property
+    def loss_key(self) -> str:
+        """Runs of the same key and loss key are the seeds of one loss."""
+        return digest(self.loss)
+
+
+def identity(cfg: Config) -> Identity:
+    """Split a config.
+
+    Losses are the top-level ``loss_decode`` and ``class_counts``, and each ``loss*`` of the model;
+    of a classifier its head and the hook that defers its weights, too, which make its method. A
+    seed that stands in ``load_from`` as ``seed3`` is the seed as well.
+
+    Example:
+        >>> first = Config(dict(loss_decode=dict(type='RecallLoss'), randomness=dict(seed=0)))
+        >>> second = Config(dict(loss_decode=dict(type='OHEMLoss'), randomness=dict(seed=1)))
+        >>> identity(first).key == identity(second).key
+        True
+        >>> identity(first).loss
+        {'loss_decode': {'type': 'RecallLoss'}}
+    """
+    values = cfg.to_dict()
+    setup = {k: v for k, v in values.items() if k not in NOT_THE_RUN and v is not None}
+    loss = {k: setup.pop(k) for k in ('loss_decode', 'class_counts') if k in setup}
+    model = setup.get('model')
+    if values.get('default_scope') == 'mmpretrain':
+        if isinstance(model, dict) and 'head' in model:
+            loss['model.head'] = model.pop('head')
+        if 'head' in setup:
+            loss['head'] = setup.pop('head')
+        hooks = setup.pop('custom_hooks', None) or []
+        deferred = [h for h in hooks if str(h.get('type')).endswith('DeferredReweightingHook')]
+        if deferred:
+            loss['custom_hooks'] = deferred
+        setup['custom_hooks'] = [hook for hook in hooks if hook not in deferred]
+    setup['model'] = _without_losses(model, 'model', loss)
+    seed = (setup.get('randomness') or {}).get('seed')
+    setup['randomness'] = {**(setup.get('randomness') or {}), 'seed': None}
+    if values.get('resume'):
+        setup.pop('load_from', None)  # its own checkpoint
+    elif 'load_from' in setup:
+        setup['load_from'] = re.sub(rf'(seed[-_]?){seed}(?!\d)', r'\1*', str(setup['load_from']))
+    if 'test_evaluator' in setup:
+        setup['test_evaluator'] = _without_outputs(setup['test_evaluator'])
+    return Identity(setup, loss)
+
+
+def _without_losses(node: Any, path: str, losses: dict[str, Any]) -> Any:
+    if isinstance(node, (list, tuple)):
+        return [_without_losses(v, f'{path}.{i}', losses) for i, v in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    kept = {}
+    for name, value in node.items():
+        if re.match('loss(?!_weight)', str(name)):
+            losses[f'{path}.{name}'] = value
+        else:
+            kept[name] = _without_losses(value, f'{path}.{name}', losses)
+    if isinstance(kept.get('type'), str):
+        # A fused tail computes the same numbers.
+        kept['type'] = re.sub(r'(^|\.)Fused(?=\w+Head$)', r'\1', kept['type'])
+    return kept
+
+
+def _without_outputs(evaluator: Any) -> Any:
+    if isinstance(evaluator, (list, tuple)):
+        return [_without_outputs(one) for one in evaluator]
+    outputs = {'areas_file', 'output_dir'}
+    if str(evaluator.get('type')).endswith('PerClassIoUMetric'):
+        outputs.add('class_counts')  # of the curve, which is not the model
+    return {k: v for k, v in evaluator.items() if k not in outputs}
+
+
+def differences(trees: list[dict[str, Any]]) -> list[str]:
+    """What tells each of several dicts from the others, in words, such as ``'lr=0.1'``.
+
+    Example:
+        >>> differences([dict(a=1, b=dict(c=2)), dict(a=1, b=dict(c=3), d=4)])
+        ['b.c=2', 'b.c=3 d=4']
+    """
+    flat = [_flatten(tree) for tree in trees]
+    names = sorted({name for one in flat for name in one})
+    telling = [n for n in names if len({json.dumps(one.get(n), default=str) for one in flat}) > 1]
+    return [' '.join(f'{n}={_short(one[n])}' for n in telling if n in one) for one in flat]
+
+
+def _flatten(node: Any, path: str = '') -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        items = node.items()
+    elif isinstance(node, (list, tuple)) and any(isinstance(v, (dict, list)) for v in node):
+        items = enumerate(node)
+    else:
+        return {path: node}
+    found: dict[str, Any] = {}
+    for name, value in items:
+        found |= _flatten(value, f'{path}.{name}' if path else str(name))
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f'{text[:30]}... ({digest(value)[:4]})'
+
+
+def digest(value: Any) -> str:
+    """A short hash of a value by its JSON."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
