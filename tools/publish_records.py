@@ -57,7 +57,7 @@ def published_records(out: Path) -> dict[str, dict[str, Any]]:
     if not out.is_dir():
         raise FileExistsError(f'{out} is a file. Name a folder')
     try:
-        return {path.name: read_record(path) or {} for path in sorted(out.glob('[!.]*'))}
+        return {path.name: read_record(path) for path in sorted(out.glob('[!.]*'))}
     except ValueError as error:
         raise FileExistsError(
             f'{out} is for records alone, and has something else in it: {error}'

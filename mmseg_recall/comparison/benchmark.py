@@ -1,8 +1,8 @@
 """Train and test every planned run with the stock scripts, and keep a record of each.
 
 A folder of a comparison has, for each run: ``NAME.py`` (its config), ``NAME/`` (its work
-directory, with the output of the scripts in ``benchmark.log``, and in ``stage/`` the config by which
-the last of them was called) and, when it has ended, ``NAME.json`` (its record).
+directory, with the output of the scripts in ``benchmark.log``, and in ``stage/`` the config that
+the last of them was given) and, when it has ended, ``NAME.json`` (its record).
 """
 
 from __future__ import annotations
@@ -183,8 +183,10 @@ def _is_complete(plan: Plan, out: Path) -> bool:
             f'{config}: the config of this run has changed since. Compare in another folder, or '
             f'remove {config}, {config.with_suffix(".json")} and {config.with_suffix("")}'
         )
-    record = read_record(out / f'{plan.name}.json')
-    if record is None or record['status'] != 'complete':
+    if not config.with_suffix('.json').exists():
+        return False
+    record = read_record(config.with_suffix('.json'))
+    if record['status'] != 'complete':
         return False
     if record['config'] != plan.config or record['checkpoint']['rule'] != plan.checkpoint:
         raise ValueError(
@@ -324,7 +326,7 @@ def _curve_counts(cfg: Config) -> list[int] | None:
     that depended on it would be refused as changed.
     """
     head = last_head(cfg)
-    counts = training_pixels(cfg, head.get('out_channels') or head.get('num_classes'))
+    counts = training_pixels(cfg, head.get('out_channels') or head.get('num_classes') or 0)
     # The logits of a config with the option are adjusted already.
     return None if counts is None or 0 in counts or 'logit_adjustment' in cfg else counts
 

@@ -137,14 +137,12 @@ def differences(trees: list[dict[str, Any]]) -> list[str]:
 
 
 def _flatten(node: Any, path: str = '') -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        items = node.items()
-    elif isinstance(node, (list, tuple)) and any(isinstance(v, (dict, list)) for v in node):
-        items = enumerate(node)
-    else:
+    if isinstance(node, (list, tuple)) and any(isinstance(v, (dict, list)) for v in node):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict) or not node:
         return {path: node}
     found: dict[str, Any] = {}
-    for name, value in items:
+    for name, value in node.items():
         found |= _flatten(value, f'{path}.{name}' if path else str(name))
     return found
 

@@ -80,7 +80,7 @@ def make_panel(
     register_all_modules(init_default_scope=False)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline
+    pipeline = innermost_dataset(cfg.test_dataloader.dataset)['pipeline']
     load = Compose([step for step in pipeline if step['type'] in LOADING])
     panel = []
     for c, index in choose_images(areas.label):
@@ -88,7 +88,7 @@ def make_panel(
         path, truth = Path(sample['img_path']), sample['gt_seg_map']
         # Not by its name: OpenCV dies of one that is not UTF-8.
         data = np.fromfile(predictions / f'{path.stem}.png', np.uint8)
-        prediction = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        prediction = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
         window = window_around(truth == c)
         stride = -(-max(s.stop - s.start for s in window) // MAX_SIDE)
         picture = cv2.resize(

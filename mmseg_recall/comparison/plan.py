@@ -56,7 +56,7 @@ def plan_runs(
         configs: Paths of complete configs.
         losses: What to put in the place of each config's loss: the name of a base config in
             ``losses_dir`` ('recall'), the path of another such file, or the type of a registered
-            loss ('DiceLoss'). None: each config keeps its own.
+            loss ('DiceLoss'). Of none, each config keeps its own.
         seeds: Seeds of ``randomness``.
         losses_dir: Folder of the loss base configs.
         checkpoint: 'last' or 'best', the same for all runs.
@@ -80,9 +80,9 @@ def plan_runs(
     plans: list[Plan] = []
     for seed in seeds:
         for path in configs:
-            for loss in losses or [None]:
+            for loss in losses or ['']:
                 cfg = _read(path)
-                if loss is not None:
+                if loss:
                     _set_loss(cfg, loss, losses_dir)
                 cfg.merge_from_dict(cfg_options or {})
                 _prepare(cfg, seed, checkpoint, path)

@@ -204,18 +204,16 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Read a record; None if there is no file.
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record.
 
     Raises:
-        ValueError: Not JSON, or not a record; names the file.
+        ValueError: No file, not JSON, or not a record; names the file.
     """
-    if not path.exists():
-        return None
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f'{path}: damaged record, not JSON ({error})') from error
+        raise ValueError(f'{path}: no record, or a damaged one ({error})') from error
     if not isinstance(record, dict) or record.get('format') != FORMAT:
         raise ValueError(f'{path}: not a run record (its "format" is not {FORMAT!r})')
     return record

@@ -63,7 +63,7 @@ def steps_done(work_dir: Path, unit: str) -> int:
     """How many iterations or epochs (``unit``) are behind a run for certain."""
     pointer = work_dir / 'last_checkpoint'
     named = [pointer.read_text(errors='replace').strip()] if pointer.is_file() else []
-    checkpoints = [*named, *work_dir.glob('*.pth')]
+    checkpoints = [*named, *map(str, work_dir.glob('*.pth'))]
     steps = [checkpoint_step(path) for path in checkpoints if checkpoint_unit(path) == unit]
     lines = scalars(work_dir)
     if unit == 'iterations':

@@ -75,7 +75,7 @@ class Run:
     config_file: str = ''
     software: str = ''
     path: Path = Path()
-    config: Identity = Identity({}, {})
+    config: Identity = field(default_factory=lambda: Identity({}, {}))
     compared: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,10 +108,10 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
                     raise ValueError(
                         f'{item}: this run has not ended; call tools/benchmark.py again'
                     )
-                run = (
-                    _from_record(item) if kind == 'record' else _from_work_dir(item, trust_configs)
-                )
-                runs.append(run)
+                if kind == 'record':
+                    runs.append(_from_record(item))
+                else:
+                    runs.append(_from_work_dir(item, trust_configs))
             except ValueError as error:
                 problems.append(str(error))
         if not found:
@@ -341,4 +341,4 @@ def _palette(cfg: Config) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def _as_palette(colours: Any) -> tuple[tuple[int, int, int], ...] | None:
-    return None if colours is None else tuple(tuple(int(v) for v in rgb) for rgb in colours)
+    return None if colours is None else tuple((int(r), int(g), int(b)) for r, g, b in colours)

@@ -94,7 +94,7 @@ def broken_records(folder):
     whole = json.dumps(record('CE', 0))
     path = folder / 'half.json'
     path.write_text(whole[: len(whole) // 2])
-    yield path, 'half.json: damaged record, not JSON'
+    yield path, 'half.json: no record, or a damaged one'
 
     path = folder / 'other.json'
     path.write_text('{"a": 1}')
