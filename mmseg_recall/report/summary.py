@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from ..comparison.identity import differences
 from .load import Run
 
 BASELINE = 'CE'
@@ -141,15 +141,39 @@ def compare(runs: list[Run]) -> list[Comparison]:
         data = setup['dataset'] if named else f'{setup["dataset"]} ({setup["data_root"]})'
         title = f'{data}, {setup["model"]}, {setup["schedule"]}'
         comparisons.append(Comparison(title, losses))
-    titles = Counter(comparison.title for comparison in comparisons)
-    comparisons = [c if titles[c.title] == 1 else _with_its_config(c) for c in comparisons]
+    comparisons = _told_apart(comparisons, _configs_of)
+    comparisons = _told_apart(comparisons, _differences_of)
     return sorted(comparisons, key=lambda c: (-len(c.runs), c.title, c.setup['key']))
 
 
-def _with_its_config(comparison: Comparison) -> Comparison:
-    """Where the words of a title do not tell comparisons apart, the name of the config does."""
-    names = sorted({PurePath(run.config_file).stem for run in comparison.runs})
-    return replace(comparison, title=f'{comparison.title} ({", ".join(names)})')
+def _told_apart(
+    comparisons: list[Comparison], words: Callable[[list[Comparison]], list[str]]
+) -> list[Comparison]:
+    """Add to the titles that several comparisons have what ``words`` tells of each."""
+    by_title: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        by_title.setdefault(comparison.title, []).append(comparison)
+    told = []
+    for title, alike in by_title.items():
+        texts = words(alike) if len(alike) > 1 else ['']
+        for comparison, text in zip(alike, texts, strict=True):
+            told.append(replace(comparison, title=f'{title} ({text})') if text else comparison)
+    return told
+
+
+def _configs_of(comparisons: list[Comparison]) -> list[str]:
+    """The names of their configs; none where these are the same."""
+    names = [
+        ', '.join(sorted({PurePath(run.config_file).stem for run in comparison.runs}))
+        for comparison in comparisons
+    ]
+    return names if len(set(names)) > 1 else [''] * len(names)
+
+
+def _differences_of(comparisons: list[Comparison]) -> list[str]:
+    """What their configs, checkpoints or test sets differ in."""
+    runs = [comparison.runs[0] for comparison in comparisons]
+    return differences([{**run.config.setup, **run.compared} for run in runs])
 
 
 def ranks(losses: tuple[Loss, ...], value: Callable[[Loss], float]) -> dict[str, str]:

@@ -2,11 +2,15 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 
+from mmseg_recall.comparison.record import write_record
+from mmseg_recall.out_folder import Manifest, write_manifest
 from mmseg_recall.report.load import load_runs
+from mmseg_recall.report.summary import compare
 
 from .records import PIXELS, record, write_records
 from .work_dirs import CONFIG, work_dir
@@ -54,6 +58,284 @@ def test_metrics_of_a_record_come_from_its_areas(tmp_path):
     np.testing.assert_allclose(run.per_class['Precision'], 100 * hit / predicted)
     np.testing.assert_allclose(run.per_class['IoU'], 100 * hit / (predicted + label - hit))
     np.testing.assert_array_equal(run.pixels, 4 * PIXELS)
+
+
+def trained(folder, name='fcn', done=120, **kwargs):
+    """A work directory of a run of 200 iterations that was killed after ``done``."""
+    run = work_dir(folder / name, **kwargs)
+    path = run / '20240101_000000' / 'vis_data' / 'scalars.json'
+    lines = [
+        {'loss': 1.0, 'step': done // 2},
+        {'mIoU': 20.0, 'mAcc': 30.0, 'aAcc': 80.0, 'step': done // 2},
+        {'loss': 0.9, 'step': done},
+    ]
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    return run
+
+
+def epochs(folder, done=3, of=4):
+    """Of an epoch-based run, whose checkpoints count iterations: more than it has epochs."""
+    run = trained(folder, done=6)
+    config = run / 'fcn_r50_voc.py'
+    text = config.read_text().replace(
+        "type='IterBasedTrainLoop', max_iters=200", f'max_epochs={of}'
+    )
+    config.write_text(text)
+    lines = [{'loss': 1.0, 'epoch': e + 1, 'step': 2 * e + 2} for e in range(done)]
+    lines.append({'mIoU': 20.0, 'step': 6})
+    path = run / '20240101_000000' / 'vis_data' / 'scalars.json'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    (run / 'iter_6.pth').touch()
+    return run
+
+
+UNFINISHED = {
+    'killed': (trained, '120 of 200 iterations'),
+    'killed after a test of an early checkpoint': (
+        lambda folder: trained(folder, tested=True),
+        '120 of 200 iterations',
+    ),
+    'one step short': (lambda folder: trained(folder, done=199), '199 of 200 iterations'),
+    'of epochs, with checkpoints by iteration': (epochs, '2 of 4 epochs'),
+    'of epochs, in its last': (lambda folder: epochs(folder, done=4), '3 of 4 epochs'),
+}
+
+
+@pytest.mark.parametrize('kind', UNFINISHED)
+def test_a_run_that_has_not_ended_is_left_out_by_name(tmp_path, kind):
+    make, message = UNFINISHED[kind]
+    run = make(tmp_path)
+    runs, (problem,) = load_runs([tmp_path])
+    assert runs == [] and str(run) in problem and message in problem
+
+
+@pytest.mark.parametrize('evidence', ['iter_200.pth', 'last_checkpoint', 'a validation'])
+def test_a_run_has_ended_where_its_last_iteration_was_not_logged(tmp_path, evidence):
+    run = trained(tmp_path, done=150)
+    if evidence == 'iter_200.pth':
+        (run / evidence).touch()
+    elif evidence == 'last_checkpoint':
+        (run / evidence).write_text('/somewhere/else/iter_200.pth')
+    else:
+        with (run / '20240101_000000' / 'vis_data' / 'scalars.json').open('a') as file:
+            file.write('{"mIoU": 60.0, "step": 200}\n')
+    ((one,), problems) = load_runs([tmp_path])
+    assert problems == [] and one.name == 'fcn'
+
+
+def test_an_epoch_based_run_has_ended_with_the_checkpoint_of_its_last_epoch(tmp_path):
+    run = epochs(tmp_path, done=4)
+    (run / 'last_checkpoint').write_text('epoch_4.pth')
+    assert load_runs([tmp_path])[1] == []
+
+
+@pytest.mark.parametrize('files', [(), ('fcn.py',)])
+def test_a_comparison_that_still_runs_has_no_run_without_a_record(tmp_path, files):
+    write_manifest(tmp_path, Manifest('benchmark'))
+    work_dir(tmp_path / 'fcn', tested=True)  # trained and tested, and being recorded
+    for name in files:
+        (tmp_path / name).touch()
+    runs, problems = load_runs([tmp_path])
+    if files:
+        assert runs == [] and problems == [
+            f'{tmp_path / "fcn"}: this run has not ended; call tools/benchmark.py again'
+        ]
+    else:
+        assert [run.name for run in runs] == ['fcn']
+
+
+DIVERGED = {
+    'at its end': ([1.0, math.nan, math.nan, math.nan], 100),
+    'infinite': ([1.0, 1.0, 1.0, math.inf], 200),
+    'again': ([math.nan, 1.0, math.nan, math.nan], 150),
+    'from the start': ([math.nan] * 4, 50),
+}
+
+
+@pytest.mark.parametrize('kind', DIVERGED)
+def test_a_run_that_diverged_is_left_out_with_its_iteration(tmp_path, kind):
+    losses, since = DIVERGED[kind]
+    run = work_dir(tmp_path / 'fcn', tested=True)
+    lines = [{'loss': loss, 'step': 50 * i + 50} for i, loss in enumerate(losses)]
+    path = run / '20240101_000000' / 'vis_data' / 'scalars.json'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    runs, (problem,) = load_runs([tmp_path])
+    assert runs == [] and problem == (
+        f'{run}: diverged, its loss is not finite from iteration {since} on'
+    )
+
+
+def test_a_loss_that_was_not_finite_once_has_not_diverged(tmp_path):
+    run = work_dir(tmp_path / 'fcn')
+    path = run / '20240101_000000' / 'vis_data' / 'scalars.json'
+    path.write_text(path.read_text().replace('{"loss": 1.0', '{"loss": NaN', 1))
+    assert load_runs([tmp_path])[1] == []
+
+
+def test_a_run_in_two_folders_is_one_run(tmp_path):
+    for folder in ('a', 'b/c', 'd'):
+        write_records(tmp_path / folder, losses=('CE', 'Recall'), seeds=(0,))
+    work_dir(tmp_path / 'e' / 'fcn')
+    work_dir(tmp_path / 'f' / 'renamed')
+    runs, problems = load_runs([tmp_path])
+    assert problems == []
+    assert [run.name for run in runs] == ['fcn', 'model_ce_seed0', 'model_recall_seed0']
+
+
+def other_areas(one):
+    areas = one['areas']
+    areas['intersect'][0] -= 1000
+    hit, predicted, label = (np.array(areas[k]) for k in ('intersect', 'predicted', 'label'))
+    means = {
+        'aAcc': hit.sum() / label.sum(),
+        'mAcc': (hit / label).mean(),
+        'mIoU': (hit / (predicted + label - hit)).mean(),
+    }
+    one['metrics'].update({name: 100 * value for name, value in means.items()})
+
+
+@pytest.mark.parametrize('folders', [('a', 'b'), ('a', 'a'), ('a', 'b', 'c')])
+def test_different_results_of_one_seed_are_none(tmp_path, folders):
+    write_records(tmp_path / 'a', losses=('CE', 'Recall'), seeds=(0, 1))
+    paths = [tmp_path / 'a' / 'model_recall_seed0.json']
+    for i, folder in enumerate(folders[1:]):
+        one = record('Recall', 0)
+        other_areas(one)
+        paths.append(tmp_path / folder / f'again_{i}.json')
+        write_record(paths[-1], one)
+    runs, (problem,) = load_runs([tmp_path])
+    assert len(runs) == 3 and 'Recall with seed 0; none is used' in problem
+    named = [path for path in paths if str(path) in problem]
+    assert len(named) == len(paths)
+
+
+def test_different_results_of_a_work_directory_and_its_copy_are_none(tmp_path):
+    work_dir(tmp_path / 'a')
+    work_dir(tmp_path / 'b', tested=True)
+    assert [run.name for run in load_runs([tmp_path])[0]] == ['a', 'b']  # of other images
+    work_dir(tmp_path / 'c', tested=True)
+    path = tmp_path / 'c' / '20240101_010000' / '20240101_010000.json'
+    path.write_text(path.read_text().replace('55.0', '56.0'))
+    runs, (problem,) = load_runs([tmp_path])
+    assert [run.name for run in runs] == ['a']
+    assert str(tmp_path / 'b') in problem and str(tmp_path / 'c') in problem
+
+
+def hidden(option):
+    """Records of two seeds of one label whose losses differ in an option that it leaves out."""
+
+    def change(one):
+        if one['seed'] == 1:
+            one['config'] = f"loss_decode = dict(type='Recall', {option})\n"
+            one['setup']['loss_key'] = option
+
+    return change
+
+
+def rule(one):
+    one['checkpoint']['rule'] = 'best' if one['seed'] else 'last'
+
+
+def reordered(one):
+    if one['seed']:
+        one['classes'].reverse()
+
+
+def other_labels(one):
+    if one['seed']:
+        one['areas']['label'][0] += 100_000
+        one['areas']['predicted'][0] += 100_000
+        other_areas(one)
+
+
+@pytest.mark.parametrize(
+    ('change', 'rows', 'comparisons'),
+    [
+        (lambda one: None, 1, 1),
+        (hidden('loss_weight=0.5'), 2, 1),
+        (hidden('avg_non_ignore=True'), 2, 1),
+        (hidden('class_counts=[1, 2]'), 2, 1),
+        (rule, 1, 2),
+        (reordered, 1, 2),
+        (other_labels, 1, 2),
+    ],
+    ids=['seeds', 'weight', 'average', 'counts', 'rule', 'order', 'labels'],
+)
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
+    tmp_path, change, rows, comparisons
+):
+    for seed in (0, 1):
+        one = record('Recall', seed)
+        one['setup']['loss_key'] = ''
+        change(one)
+        write_record(tmp_path / f'{seed}.json', one)
+    runs, problems = load_runs([tmp_path])
+    assert problems == []
+    compared = compare(runs)
+    assert len(compared) == comparisons
+    assert len({one.title for one in compared}) == comparisons
+    assert [len(one.losses) for one in compared] == [rows] * comparisons
+    assert len({run.loss for run in runs}) == rows
+
+
+def test_comparisons_that_differ_in_a_learning_rate_are_told_apart(tmp_path):
+    for lr in ('0.01', '0.02'):
+        one = record('CE', 0)
+        one['config'] = f'optim_wrapper = dict(optimizer=dict(lr={lr}))\n'
+        one['setup']['key'] = lr
+        write_record(tmp_path / f'{lr}.json', one)
+    titles = [one.title for one in compare(load_runs([tmp_path])[0])]
+    assert [title.rpartition(' (')[2] for title in titles] == [
+        'optim_wrapper.optimizer.lr=0.01)',
+        'optim_wrapper.optimizer.lr=0.02)',
+    ]
+
+
+@pytest.mark.parametrize('metric', ['aAcc', 'mIoU', 'mAcc'])
+def test_a_metric_that_is_not_that_of_the_areas_is_named(tmp_path, metric):
+    one = record('CE', 0)
+    one['metrics'][metric] += 0.5
+    write_record(tmp_path / 'edited.json', one)
+    runs, (problem,) = load_runs([tmp_path])
+    assert runs == [] and f'edited.json: the test printed {metric}' in problem
+
+
+def test_a_metric_that_is_null_follows_from_the_areas(tmp_path):
+    one = record('CE', 0)
+    known = {name: one['metrics'][name] for name in ('aAcc', 'mIoU', 'mAcc')}
+    one['metrics'].update(dict.fromkeys(known), mIoU_I=None)
+    write_record(tmp_path / 'a.json', one)
+    ((run,), _) = load_runs([tmp_path])
+    assert {name: run.metrics[name] for name in known} == pytest.approx(known)
+    assert 'mIoU_I' not in run.metrics
+
+
+def two_tests(folder, miou=(40.0, 55.0), written=(1, 2)):
+    """Tests at 02:55 and, after the clock was put back, at 02:05."""
+    run = work_dir(folder / 'fcn')
+    for name, value, time in zip(
+        ('20241027_025500', '20241027_020500'), miou, written, strict=True
+    ):
+        (run / name).mkdir()
+        path = run / name / f'{name}.json'
+        path.write_text(json.dumps({'aAcc': 90.0, 'mIoU': value, 'mAcc': 65.0, 'time': time}))
+        os.utime(path, (time, time))
+    return run
+
+
+def test_tests_over_a_change_of_the_clock_are_in_doubt(tmp_path):
+    run = two_tests(tmp_path)
+    runs, (problem,) = load_runs([tmp_path])
+    assert runs == [] and str(run) in problem
+    assert '20241027_025500' in problem and '20241027_020500' in problem
+
+
+@pytest.mark.parametrize('options', [dict(miou=(55.0, 55.0)), dict(written=(2, 1))])
+def test_tests_of_one_order_or_one_result_are_not(tmp_path, options):
+    two_tests(tmp_path, **options)
+    ((run,), problems) = load_runs([tmp_path])
+    assert problems == []
+    assert run.metrics['mIoU'] == options.get('miou', (40.0,))[0]
 
 
 def broken_work_dirs(folder):
