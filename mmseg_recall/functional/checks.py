@@ -70,27 +70,24 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
         )
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(f'target must hold integer class ids, got {target.dtype}')
-    _check_device('target', target, logits)
+    if target.device != logits.device:
+        raise ValueError(_elsewhere('target', target, logits))
 
 
-def check_pixel_weight(weight: Tensor | None, logits: Tensor, target: Tensor) -> Tensor | None:
+def check_pixel_weight(weight: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     """The weight per pixel in the computing type; ValueError unless it has the target's shape."""
-    if weight is None:
-        return None
     if weight.shape != target.shape:
         raise ValueError(
             f'the weight per pixel must have the shape of target, {tuple(target.shape)}, '
             f'got {tuple(weight.shape)}'
         )
-    _check_device('the weight per pixel', weight, logits)
+    if weight.device != logits.device:
+        raise ValueError(_elsewhere('the weight per pixel', weight, logits))
     return weight.to(compute_dtype(logits))
 
 
-def _check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
-    if tensor.device != logits.device:
-        raise ValueError(
-            f'{name} is on {tensor.device} and logits are on {logits.device}: move one to the other'
-        )
+def _elsewhere(name: str, tensor: Tensor, logits: Tensor) -> str:
+    return f'{name} is on {tensor.device} and logits are on {logits.device}: move one to the other'
 
 
 class _Pending(NamedTuple):

@@ -79,7 +79,8 @@ def class_nll_sums(
     Source: Eq. 1, whose inner sum this is.
     """
     check_shapes(logits, target)
-    pixel_weight = check_pixel_weight(pixel_weight, logits, target)
+    if pixel_weight is not None:
+        pixel_weight = check_pixel_weight(pixel_weight, logits, target)
     class_sums = pick_engine(logits, impl).class_sums
     sums, *counts = class_sums(logits, target.long(), ignore_index, pixel_weight)
     return sums, ClassCounts(*counts)
@@ -160,12 +161,13 @@ def weighted_mean(
         >>> weighted_mean(sums, torch.ones(2), pixels)
         tensor(1.)
     """
-    check_normalization(normalization)
-    weight = torch.where(pixels > 0, weight.detach().to(sums.dtype), 0.0)
-    total = (weight * sums).sum()
+    weight = torch.where(pixels > 0, weight.detach(), 0.0)
     if normalization == 'pixels':
-        return total / pixels.sum().clamp_min(1)
-    return total / (weight * pixels).sum().clamp_min(torch.finfo(sums.dtype).tiny)
+        weight = weight / pixels.sum().clamp_min(1)
+    else:
+        check_normalization(normalization)
+        weight = weight / (weight * pixels).sum().clamp_min(torch.finfo(sums.dtype).tiny)
+    return (weight.to(sums.dtype) * sums).sum()
 
 
 def check_normalization(normalization: str) -> None:

@@ -53,7 +53,8 @@ def seesaw_nll_sum(
     Source: Wang et al. 2021, "Seesaw Loss for Long-Tailed Instance Segmentation", per pixel.
     """
     check_shapes(logits, target)
-    pixel_weight = check_pixel_weight(pixel_weight, logits, target)
+    if pixel_weight is not None:
+        pixel_weight = check_pixel_weight(pixel_weight, logits, target)
     if pixels.shape != logits.shape[1:2] or pixels.device != logits.device:
         raise ValueError(
             f'pixels must hold a count for each of the {logits.shape[1]} classes of the logits, on '

@@ -29,9 +29,11 @@ def recall_weight(counts: ClassCounts, smoothing: float = 0.0) -> Tensor:
     Source: Eq. 4 and 5.
     """
     pixels = counts.pixels.double()
-    false_negatives = pixels - counts.true_positives.double()
-    weight = (false_negatives + smoothing) / (pixels + smoothing).clamp_min(1.0)
-    return torch.where(pixels > 0, weight, float('nan'))
+    false_negatives = pixels - counts.true_positives
+    if smoothing:
+        false_negatives, pixels = false_negatives + smoothing, pixels + smoothing
+        return torch.where(counts.pixels > 0, false_negatives / pixels, float('nan'))
+    return false_negatives / pixels  # 0 / 0 is NaN
 
 
 def inverse_frequency_weight(pixels: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..functional import (
 )
 from ..functional.checks import check_pixel_weight, compute_dtype
 from ..functional.class_nll import check_normalization
-from ..functional.engines import check_impl
+from ..functional.engines import IMPLS
 from ..functional.ranks import differentiable_sum_over_ranks, num_ranks
 from .class_counts import ClassCountsSource, load_class_counts, load_class_names
 
@@ -195,7 +195,6 @@ class ClassWeightedLoss(SegmentationLoss):
 
     Attributes:
         last_counts: ClassCounts of the last batch, over all ranks, for hooks that log.
-        last_weight: Its class weights (C,), float64; NaN for a class without a pixel in it.
     """
 
     # Whether the value follows from class_nll_sums alone, which the fused tail asks. Decided when
@@ -218,12 +217,13 @@ class ClassWeightedLoss(SegmentationLoss):
     ) -> None:
         super().__init__(**kwargs)
         check_normalization(normalization)
-        check_impl(impl)
+        if impl not in IMPLS:
+            raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
         self.normalization = normalization
         self.sync_stats = sync_stats
         self.impl = impl
         self.last_counts: ClassCounts | None = None
-        self.last_weight: Tensor | None = None
+        self._last_weight = torch.empty(0)
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
         """Weight of each class, (C,), for a batch with these counts."""
@@ -247,9 +247,17 @@ class ClassWeightedLoss(SegmentationLoss):
         if world_size > 1:
             counts = ClassCounts(*sum_over_ranks(torch.stack(counts))[0])
         weight = self.class_weight(counts)
-        self.last_counts = counts
-        self.last_weight = torch.where(counts.pixels > 0, weight.detach(), float('nan'))
-        return world_size * weighted_mean(sums, weight, counts.pixels, self.normalization)
+        # Not by nn.Module.__setattr__, which looks each up among parameters and modules.
+        self.__dict__.update(last_counts=counts, _last_weight=weight.detach())
+        value = weighted_mean(sums, weight, counts.pixels, self.normalization)
+        return value if world_size == 1 else world_size * value
+
+    @property
+    def last_weight(self) -> Tensor | None:
+        """The class weights of the last batch, (C,); NaN for a class without a pixel in it."""
+        if self.last_counts is None:
+            return None
+        return torch.where(self.last_counts.pixels > 0, self._last_weight, float('nan'))
 
 
 def times_pixel_weight(losses: Tensor, valid: Tensor, pixel_weight: Tensor | None) -> Tensor:

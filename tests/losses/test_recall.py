@@ -26,7 +26,7 @@ from tests.losses.test_properties import random_batch
 @given(batch=batches())
 def test_weights_of_one_give_mean_cross_entropy(batch: Batch) -> None:
     sums, counts = class_nll_sums(batch.logits, batch.target)
-    value = weighted_mean(sums, torch.ones(batch.num_classes), counts.pixels)
+    value = weighted_mean(sums, torch.ones(batch.num_classes).double(), counts.pixels)
     # Before recall takes over.
     assert torch.equal(value, RecallLoss(begin=1)(batch.logits, batch.target))
     if batch.valid.any():

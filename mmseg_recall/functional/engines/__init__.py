@@ -29,7 +29,8 @@ def pick_engine(logits: Tensor, impl: str = 'auto') -> Engine:
     Raises:
         ValueError: An unknown impl, or one of another device.
     """
-    check_impl(impl)
+    if impl not in IMPLS:
+        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')
     device = logits.device.type
     if impl in ('cpu', 'cuda') and impl != device:
         raise ValueError(f'impl={impl!r} and logits on {logits.device}: take "auto", or move them')
@@ -40,9 +41,3 @@ def pick_engine(logits: Tensor, impl: str = 'auto') -> Engine:
     if device == 'cuda' and impl != 'auto' and cuda.usable(logits):
         return cuda.CUDA
     return PLAIN
-
-
-def check_impl(impl: str) -> None:
-    """Raise ValueError unless ``impl`` is one of :data:`IMPLS`."""
-    if impl not in IMPLS:
-        raise ValueError(f'impl must be one of {IMPLS}, got {impl!r}')

@@ -24,6 +24,7 @@ from ..counts import count_classes
 from . import cpu_blocks, cpu_library
 from .cpu_blocks import At, Result, full_precision, in_huge_pages, map_on_threads, map_row_blocks
 from .cpu_lovasz import lovasz_softmax
+from .engine import Engine
 from .plain import PLAIN, plain_gradient, sum_per_class
 from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 
@@ -52,8 +53,8 @@ class _OverBlocks(torch.autograd.Function):
         ctx: Any, op: _Operation, logits: Tensor, target: Tensor, *options: Any
     ) -> tuple[Tensor, ...] | Tensor:
         target = target.contiguous()
-        ctx.save_for_backward(logits, target, *[o for o in options if isinstance(o, Tensor)])
-        ctx.op, ctx.options = op, [None if isinstance(o, Tensor) else (o,) for o in options]
+        ctx.save_for_backward(logits, target)
+        ctx.op, ctx.options = op, options
         outputs = op.forward(logits, target, *options)
         if isinstance(outputs, tuple):
             ctx.mark_non_differentiable(*outputs[op.differentiable :])
@@ -61,62 +62,54 @@ class _OverBlocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, *tensors = ctx.saved_tensors
-        options = [tensors.pop(0) if o is None else o[0] for o in ctx.options]
-        arguments, grads = (logits, target, *options), grads[: ctx.op.differentiable]
+        arguments, grads = (*ctx.saved_tensors, *ctx.options), grads[: ctx.op.differentiable]
         if torch.is_grad_enabled():
             grad = plain_gradient(ctx.op.plain, grads, *arguments)
         else:
             grad = ctx.op.backward(grads, *arguments)
-        return None, grad, None, *[None] * len(options)
+        return None, grad, None, *[None] * len(ctx.options)
 
 
-def _differentiate_class_sums(
-    grads: tuple[Tensor],
-    logits: Tensor,
-    target: Tensor,
-    ignore_index: int | None,
-    pixel_weight: Tensor | None,
-) -> Tensor:
-    return _differentiate(logits, target, ignore_index, grads[0], pixel_weight)
+Score = tuple[Tensor, Tensor, int | bool]
+"""Of a block: S_c, (C,) float64; the counts, (3, C); whether there are labels that mean nothing."""
 
 
-def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, ...]:
-    nll = target.new_empty(target.shape, dtype=torch.float32)
-    valid = target.new_empty(target.shape, dtype=torch.bool)
-    _score(logits, target, ignore_index, None, nll, valid)
-    return nll, valid
+class _Way(NamedTuple):
+    """How a block is worked on: x (n, C, k), target (n, k)."""
 
-
-def _differentiate_pixel_nll(
-    grads: tuple[Tensor], logits: Tensor, target: Tensor, ignore_index: int | None
-) -> Tensor:
-    return _differentiate(logits, target, ignore_index, None, grads[0].contiguous())
-
-
-def _rows(image: Tensor | None) -> Tensor | None:
-    return None if image is None else pixel_rows(image.contiguous())
+    score: Callable[..., Score]
+    """(x, target, ignore_index, scratch, pixel_weight[, nll, valid])."""
+    differentiate: Callable[..., None]
+    """(x, target, ignore_index, class_factor, pixel_factor, out)."""
+    by_library: bool
 
 
 def _score(
+    way: _Way,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
     pixel_weight: Tensor | None,
-    nll: Tensor | None = None,
-    valid: Tensor | None = None,
+    *outputs: Tensor,
 ) -> tuple[Tensor, ...]:
     """Sums and counts of (N, C, ...); by the library also -log p and valid per pixel, written."""
-    labels, *others = [_rows(image) for image in (target, pixel_weight, nll, valid)]
+    labels, weight = (
+        pixel_rows(target),
+        None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
+    )
+    others = [pixel_rows(output) for output in outputs] if outputs else []
 
-    def score(at: At, x: Tensor, scratch: Tensor) -> _Score:
-        rest = [None if image is None else image[at] for image in others]
-        return _score_block(x, labels[at], ignore_index, scratch, *rest)
+    def score(at: At, x: Tensor, scratch: Tensor) -> Score:
+        rest = [output[at] for output in others] if others else []
+        of_block = None if weight is None else weight[at]
+        return way.score(x, labels[at], ignore_index, scratch, of_block, *rest)
 
-    return _total(map_row_blocks(score, as_rows(logits)), logits, target, ignore_index)
+    scores = map_row_blocks(score, as_rows(logits), by_library=way.by_library)
+    return _total(scores, logits, target, ignore_index)
 
 
 def _differentiate(
+    way: _Way,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -124,29 +117,50 @@ def _differentiate(
     pixel_factor: Tensor | None,
 ) -> Tensor:
     """The gradient of the logits: softmax less one-hot, times the factors of class and pixel."""
-    if class_factor is not None:
-        class_factor = class_factor.contiguous()
-    labels, factor = _rows(target), _rows(pixel_factor)
+    labels, factor = (
+        pixel_rows(target),
+        None if pixel_factor is None else pixel_rows(pixel_factor.contiguous()),
+    )
 
-    def differentiate(at: At, x: Tensor, scratch: Tensor, out: Tensor) -> None:
-        rest = class_factor, None if factor is None else factor[at]
-        _differentiate_block(x, labels[at], ignore_index, *rest, scratch, out)
+    def differentiate(at: At, x: Tensor, out: Tensor) -> None:
+        of_block = None if factor is None else factor[at]
+        way.differentiate(x, labels[at], ignore_index, class_factor, of_block, out)
 
-    return _write_gradient(differentiate, logits)
+    return _write_gradient(differentiate, logits, way.by_library)
 
 
 def _write_gradient(
-    differentiate: Callable[[At, Tensor, Tensor, Tensor], None], logits: Tensor
+    differentiate: Callable[[At, Tensor, Tensor], None], logits: Tensor, by_library: bool = True
 ) -> Tensor:
-    """What ``differentiate(at, x, scratch, out)`` writes of each block, as one tensor."""
     rows = as_rows(logits)
     grad = in_huge_pages(torch.empty_like(rows))
-
-    def on_block(at: At, x: Tensor, scratch: Tensor) -> None:
-        differentiate(at, x, scratch, grad[at[0], :, at[1]])
-
-    map_row_blocks(on_block, rows)
+    map_row_blocks(differentiate, rows, grad, by_library)
     return from_rows(grad, logits)
+
+
+def _differentiate_class_sums(
+    way: _Way,
+    grads: tuple[Tensor],
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+) -> Tensor:
+    factor = grads[0].contiguous()
+    return _differentiate(way, logits, target, ignore_index, factor, pixel_weight)
+
+
+def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, ...]:
+    nll = target.new_empty(target.shape, dtype=torch.float32)
+    valid = target.new_empty(target.shape, dtype=torch.bool)
+    _score(LIBRARY, logits, target, ignore_index, None, nll, valid)
+    return nll, valid
+
+
+def _differentiate_pixel_nll(
+    grads: tuple[Tensor], logits: Tensor, target: Tensor, ignore_index: int | None
+) -> Tensor:
+    return _differentiate(LIBRARY, logits, target, ignore_index, None, grads[0])
 
 
 def _soft_counts(
@@ -163,10 +177,10 @@ def _soft_counts(
         unknown = cpu_library.run('soft_counts_forward', x, labels[at], ignore_index, *rest)
         return images, sums, pixels, unknown
 
-    num_images = len(logits) if per_image else 1
+    rows, num_images = as_rows(logits), len(logits) if per_image else 1
     total = logits.new_zeros(2, num_images, num_classes, dtype=torch.float64)
     pixels = logits.new_zeros(num_images, num_classes, dtype=torch.int64)
-    for images, block_sums, block_pixels, unknown in map_row_blocks(score, as_rows(logits)):
+    for images, block_sums, block_pixels, unknown in map_row_blocks(score, rows, by_library=True):
         if unknown:
             valid_pixels(target, num_classes, ignore_index)  # says which
         total[:, images] += block_sums
@@ -185,10 +199,10 @@ def _differentiate_soft_counts(
     grads = grads[0].contiguous(), grads[1].contiguous()
     labels, distance = pixel_rows(target), logits.shape[1] if per_image else 0
 
-    def differentiate(at: At, x: Tensor, scratch: Tensor, out: Tensor) -> None:
+    def differentiate(at: At, x: Tensor, out: Tensor) -> None:
         of_block = [g[at[0]] if per_image else g for g in grads]
-        arguments = x, labels[at], ignore_index, distance, *of_block
-        _run_into(out, scratch, 'soft_counts_backward', *arguments)
+        arguments = distance, *of_block, out, out.stride(0), out.stride(1)
+        cpu_library.run('soft_counts_backward', x, labels[at], ignore_index, *arguments)
 
     return _write_gradient(differentiate, logits)
 
@@ -201,15 +215,18 @@ def _seesaw(
     mitigation: Tensor,
     q: float,
 ) -> Tensor:
-    labels, weight = pixel_rows(target), _rows(pixel_weight)
+    labels, weight = (
+        pixel_rows(target),
+        None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
+    )
 
     def score(at: At, x: Tensor, _: Tensor) -> tuple[Tensor, int]:
         total = x.new_zeros((), dtype=torch.float64)
         rest = None if weight is None else weight[at], mitigation, q, total
         return total, cpu_library.run('seesaw_forward', x, labels[at], ignore_index, *rest)
 
-    total = logits.new_zeros((), dtype=torch.float64)
-    for part, unknown in map_row_blocks(score, as_rows(logits)):
+    rows, total = as_rows(logits), logits.new_zeros((), dtype=torch.float64)
+    for part, unknown in map_row_blocks(score, rows, by_library=True):
         if unknown:
             valid_pixels(target, logits.shape[1], ignore_index)  # says which
         total += part
@@ -225,36 +242,32 @@ def _differentiate_seesaw(
     mitigation: Tensor,
     q: float,
 ) -> Tensor:
-    labels, weight = pixel_rows(target), _rows(pixel_weight)
+    labels, weight = (
+        pixel_rows(target),
+        None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
+    )
 
-    def differentiate(at: At, x: Tensor, scratch: Tensor, out: Tensor) -> None:
+    def differentiate(at: At, x: Tensor, out: Tensor) -> None:
         rest = None if weight is None else weight[at], mitigation, q, grads[0]
-        _run_into(out, scratch, 'seesaw_backward', x, labels[at], ignore_index, *rest)
+        written = out, out.stride(0), out.stride(1)
+        cpu_library.run('seesaw_backward', x, labels[at], ignore_index, *rest, *written)
 
     return _write_gradient(differentiate, logits)
 
 
-def _run_into(out: Tensor, scratch: Tensor, name: str, *arguments: Any) -> None:
-    """Run a backward of the library, which writes like x, for ``out`` of any type and strides."""
-    direct = out.dtype == scratch.dtype and out.stride(2) == 1
-    grad = out if direct else scratch
-    cpu_library.run(name, *arguments, grad, grad.stride(0), grad.stride(1))
-    if not direct:
-        out.copy_(grad)
-
-
 def _resized_class_sums(
-    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
+    way: _Way, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
 ) -> tuple[Tensor, ...]:
-    def score(tile: _Tile, x: Tensor, scratch: Tensor) -> _Score:
+    def score(tile: _Tile, x: Tensor, scratch: Tensor) -> Score:
         tile.upsample(logits, out=x)
-        return _score_block(x, tile.labels(target), ignore_index, scratch)
+        return way.score(x, tile.labels(target), ignore_index, scratch, None)
 
     scores = [score for _, score in _map_tiles(score, logits, target.shape, align_corners)]
     return _total(scores, logits, target, ignore_index)
 
 
 def _differentiate_resized_class_sums(
+    way: _Way,
     grads: tuple[Tensor],
     logits: Tensor,
     target: Tensor,
@@ -265,8 +278,8 @@ def _differentiate_resized_class_sums(
 
     def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
         tile.upsample(logits, out=x)
-        _differentiate_block(x, tile.labels(target), ignore_index, factor, None, scratch, out=x)
-        return tile.downsample(x)
+        way.differentiate(x, tile.labels(target), ignore_index, factor, None, scratch)
+        return tile.downsample(scratch)
 
     grad = torch.zeros_like(logits, dtype=compute_dtype(logits))
     # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
@@ -275,65 +288,66 @@ def _differentiate_resized_class_sums(
     return grad.to(logits.dtype)
 
 
-class _Score(NamedTuple):
-    """What a block of pixels adds."""
-
-    sums: Tensor  # (C,), float64
-    counts: Tensor  # (3, C), int64: the fields of ClassCounts
-    unknown: int | bool  # whether there are labels that mean nothing
-
-
-def _score_block(
+def _score_by_library(
     x: Tensor,
     target: Tensor,
     ignore_index: int | None,
-    scratch: Tensor,
-    weight: Tensor | None = None,
-    nll_out: Tensor | None = None,
-    valid_out: Tensor | None = None,
-) -> _Score:
-    """Score a block: x (n, C, k), target (n, k)."""
-    num_classes = x.shape[1]
-    if cpu_library.usable(x):
-        sums = x.new_zeros(num_classes, dtype=torch.float64)
-        counts = x.new_zeros(3, num_classes, dtype=torch.int64)
-        outputs = sums, counts, nll_out, valid_out
-        unknown = cpu_library.run('nll_forward', x, target, ignore_index, weight, *outputs)
-        return _Score(sums, counts, unknown)
-    labels, valid, unknown = _labels(target, num_classes, ignore_index)
-    log_p = torch.log_softmax(x, 1, out=scratch)
-    nll = -log_p.gather(1, torch.where(valid, labels, 0).unsqueeze(1)).squeeze(1)
-    sums = sum_per_class(
-        (nll if weight is None else nll * weight).double(), labels, valid, num_classes
-    )
-    counts = count_classes(x.argmax(1), labels, num_classes, valid)
-    return _Score(sums, torch.stack(counts), unknown)
+    _: Tensor,
+    weight: Tensor | None,
+    nll: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Score:
+    sums = x.new_zeros(x.shape[1], dtype=torch.float64)
+    counts = x.new_zeros(3, x.shape[1], dtype=torch.int64)
+    outputs = sums, counts, nll, valid
+    return sums, counts, cpu_library.run('nll_forward', x, target, ignore_index, weight, *outputs)
 
 
-def _differentiate_block(
+def _differentiate_by_library(
     x: Tensor,
     target: Tensor,
     ignore_index: int | None,
     class_factor: Tensor | None,
     pixel_factor: Tensor | None,
-    scratch: Tensor,
     out: Tensor,
 ) -> None:
-    """Write to ``out`` the gradient of a block: x (n, C, k), target (n, k)."""
-    if cpu_library.usable(x):
-        arguments = x, target, ignore_index, pixel_factor, class_factor
-        _run_into(out, scratch, 'nll_backward', *arguments)
-        return
+    arguments = pixel_factor, class_factor, out, out.stride(0), out.stride(1)
+    cpu_library.run('nll_backward', x, target, ignore_index, *arguments)
+
+
+LIBRARY = _Way(_score_by_library, _differentiate_by_library, by_library=True)
+
+
+def _score_by_torch(
+    x: Tensor, target: Tensor, ignore_index: int | None, scratch: Tensor, weight: Tensor | None
+) -> Score:
+    num_classes = x.shape[1]
+    labels, valid, unknown = _labels(target, num_classes, ignore_index)
+    log_p = torch.log_softmax(x, 1, out=scratch)
+    nll = -log_p.gather(1, torch.where(valid, labels, 0).unsqueeze(1)).squeeze(1)
+    nll = nll if weight is None else nll * weight
+    sums = sum_per_class(nll.double(), labels, valid, num_classes)
+    counts = count_classes(x.argmax(1), labels, num_classes, valid)
+    return sums, torch.stack(counts), unknown
+
+
+def _differentiate_by_torch(
+    x: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    class_factor: Tensor,
+    pixel_factor: Tensor | None,
+    out: Tensor,
+) -> None:
     labels, valid, _ = _labels(target, x.shape[1], ignore_index)
-    # Only the library goes without a factor of the class.
     factor = F.pad(class_factor, (0, 1))[labels]
     if pixel_factor is not None:
         # Not of a pixel that takes no part, whose factor may be NaN.
         factor = torch.where(valid, factor * pixel_factor, 0.0)
-    torch.softmax(x, 1, out=scratch)
+    torch.softmax(x, 1, out=out)
     index = torch.where(valid, labels, 0).unsqueeze(1)
-    scratch.scatter_add_(1, index, scratch.new_full((), -1.0).expand_as(index))
-    torch.mul(scratch, factor.unsqueeze(1), out=out)
+    out.scatter_add_(1, index, out.new_full((), -1.0).expand_as(index))
+    out.mul_(factor.unsqueeze(1))
 
 
 def _labels(
@@ -347,16 +361,18 @@ def _labels(
 
 
 def _total(
-    scores: list[_Score], logits: Tensor, target: Tensor, ignore_index: int | None
+    scores: list[Score], logits: Tensor, target: Tensor, ignore_index: int | None
 ) -> tuple[Tensor, ...]:
-    num_classes = logits.shape[1]
-    sums = logits.new_zeros(num_classes, dtype=torch.float64)
-    counts = logits.new_zeros(3, num_classes, dtype=torch.int64)
-    for score in scores:  # in a fixed order
-        if score.unknown:
-            valid_pixels(target, num_classes, ignore_index)  # says which
-        sums += score.sums
-        counts += score.counts
+    if not scores:
+        counts = target.new_zeros(3, logits.shape[1])
+        scores = [(counts[0].double(), counts, 0)]
+    (sums, counts, unknown), *others = scores
+    for of_block in others:  # in a fixed order
+        sums += of_block[0]
+        counts += of_block[1]
+        unknown += of_block[2]
+    if unknown:
+        valid_pixels(target, logits.shape[1], ignore_index)  # says which
     return sums.to(compute_dtype(logits)), *counts.unbind()
 
 
@@ -450,16 +466,27 @@ def _over_blocks(op: _Operation) -> Callable[..., Any]:
     return partial(_OverBlocks.apply, op)
 
 
-# Without the library, for float64 too, blocks go through torch operations, which is worth it where
-# a pass over the logits can be saved.
-CPU_WITHOUT_LIBRARY = PLAIN._replace(
-    class_sums=_over_blocks(_Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
-    resized_class_sums=_over_blocks(
-        _Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
-    ),
-    lovasz_softmax=lovasz_softmax,
-)
-CPU = CPU_WITHOUT_LIBRARY._replace(
+def _engine(way: _Way) -> Engine:
+    """The plain engine but for what saves a pass over the logits, whichever way a block goes."""
+    return PLAIN._replace(
+        class_sums=_over_blocks(
+            _Operation(
+                partial(_score, way), partial(_differentiate_class_sums, way), PLAIN.class_sums
+            )
+        ),
+        resized_class_sums=_over_blocks(
+            _Operation(
+                partial(_resized_class_sums, way),
+                partial(_differentiate_resized_class_sums, way),
+                PLAIN.resized_class_sums,
+            )
+        ),
+        lovasz_softmax=lovasz_softmax,
+    )
+
+
+CPU_WITHOUT_LIBRARY = _engine(_Way(_score_by_torch, _differentiate_by_torch, by_library=False))
+CPU = _engine(LIBRARY)._replace(
     pixel_nll=_over_blocks(_Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
     soft_counts=_over_blocks(
         _Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, differentiable=2)

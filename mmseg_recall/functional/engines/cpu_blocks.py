@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..checks import compute_dtype
-from . import cpu_library
 
 # Elements of the logits in a block. Torch's operations want one that fits the cache of a core; the
 # library sees to that itself. Below the last, threads cost more than they bring.
@@ -50,38 +49,56 @@ def _c_library() -> ctypes.CDLL:
     return library
 
 
-def map_row_blocks(work: Callable[[At, Tensor, Tensor], Result], rows: Tensor) -> list[Result]:
+def map_row_blocks(
+    work: Callable[[At, Tensor, Tensor], Result],
+    rows: Tensor,
+    grad: Tensor | None = None,
+    by_library: bool = False,
+) -> list[Result]:
     """``work`` on the pixels of (N, C, pixels), block by block; results in the order of the blocks.
 
     ``work`` gets the images and the pixels of its block, the logits (n, C, k) in the computing
-    type, and a tensor like them to write to.
+    type, and a tensor like them to write to, whose values go to the block of ``grad``.
+
+    Args:
+        work: What is done with a block.
+        rows: The logits.
+        grad: Like rows, to be written; None where ``work`` only needs working memory.
+        by_library: ``work`` calls the library, which needs no working memory.
     """
     num_images, num_classes, num_pixels = rows.shape
-    size = LIBRARY_BLOCK if cpu_library.usable(rows) else TORCH_BLOCK
+    size = LIBRARY_BLOCK if by_library else TORCH_BLOCK
     length = max(min(size // num_classes, num_pixels), 1)
     # Small images go together.
     images = max(min(SMALL_BLOCK // (num_classes * length), num_images), 1)
-    dtype = compute_dtype(rows)
     # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
-    copies = rows.dtype != dtype or rows.stride(2) != 1
-
-    def start() -> Callable[[At], Result]:
-        scratch = rows.new_empty(images * num_classes * length, dtype=dtype)
-        copy = torch.empty_like(scratch) if copies else None
-
-        def on_block(at: At) -> Result:
-            x = rows[at[0], :, at[1]]
-            if copy is not None:
-                x = copy[: x.numel()].view(x.shape).copy_(x)
-            return work(at, x, scratch[: x.numel()].view(x.shape))
-
-        return on_block
-
+    copies = rows.dtype not in (torch.float32, torch.float64) or rows.stride(2) != 1
+    if by_library and not copies and images == num_images and length == num_pixels:
+        at = slice(0, num_images), slice(0, num_pixels)
+        return [work(at, rows, rows if grad is None else grad)]
     blocks = [
         (slice(n, min(n + images, num_images)), slice(s, min(s + length, num_pixels)))
         for n in range(0, num_images, images)
         for s in range(0, num_pixels, length)
     ]
+
+    def start() -> Callable[[At], Result]:
+        size = images * num_classes * length
+        buffers = rows.new_empty(2, size, dtype=compute_dtype(rows))
+
+        def on_block(at: At) -> Result:
+            x = rows[at[0], :, at[1]]
+            copy, out = (b[: x.numel()].view(x.shape) for b in buffers)
+            if copies:
+                x = copy.copy_(x)
+            to = None if grad is None else grad[at[0], :, at[1]]
+            if to is None or copies:
+                result = work(at, x, out)
+                return result if to is None else (to.copy_(out), result)[1]
+            return work(at, x, to)
+
+        return on_block
+
     return map_on_threads(start, blocks)
 
 

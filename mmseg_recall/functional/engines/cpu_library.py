@@ -11,6 +11,7 @@ import warnings
 import zlib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,8 +101,8 @@ def run(
     Returns:
         How many labels mean nothing; 0 of a backward.
     """
-    given = []
-    for tensor in (x, target, *arguments):
+    given: list[Any] = [x, target, *arguments]
+    for i, tensor in enumerate(given):
         if isinstance(tensor, Tensor):
             # Whatever the callers have missed: reading it would end the process.
             if type(tensor) not in WITH_MEMORY or tensor.device.type != 'cpu':
@@ -110,9 +111,7 @@ def run(
                     f'them (target, or weight per pixel), {tuple(tensor.shape)} on '
                     f'{tensor.device}, is not: give all of them as ordinary tensors on CPU'
                 )
-            given.append(tensor.data_ptr())
-        else:
-            given.append(tensor)
+            given[i] = tensor.data_ptr()
     n, num_classes, k = x.shape
     ignore = ignore_index is not None, ignore_index or 0
     strides = x.stride(0), x.stride(1)
