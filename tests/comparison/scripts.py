@@ -6,13 +6,16 @@ the comparison makes it fail, wait or die.
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import os
 import re
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +26,24 @@ def option(name: str) -> str:
     return sys.argv[sys.argv.index(name) + 1]
 
 
-def config() -> str:
-    return Path(sys.argv[1]).read_text()
+def given(name: str) -> Any:
+    """The value of a key of the config, at the top or in a dict; None without it."""
+    for node in ast.walk(ast.parse(Path(sys.argv[1]).read_text())):
+        is_key = isinstance(node, ast.keyword) and node.arg == name
+        if is_key or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name):
+            return ast.literal_eval(node.value)
+    return None
+
+
+def misbehaviour(work_dir: Path) -> str:
+    path = Path(f'{work_dir.parent}.misbehave')
+    return path.read_text() if path.exists() else ''
 
 
 def start(work_dir: Path) -> Path:
     number = sum(1 for p in work_dir.iterdir() if p.is_dir() and p.name[0] == '2')
+    if misbehaviour(work_dir) == 'put the clock back':
+        number = 50 - number
     attempt = work_dir / f'20260101_0000{number:02}'
     (attempt / 'vis_data').mkdir(parents=True)
     return attempt
@@ -38,20 +53,20 @@ def train() -> None:
     work_dir = Path(option('--work-dir'))
     attempt = start(work_dir)
     (work_dir / 'pid').write_text(str(os.getpid()))
-    misbehave = Path(f'{work_dir.parent}.misbehave')
-    how = misbehave.read_text() if misbehave.exists() else ''
+    how = misbehaviour(work_dir)
     first = 0
     if '--resume' in sys.argv:
-        first = int(re.search(r"load_from = '.*iter_(\d+)\.pth'", config())[1])
+        first = int(given('load_from').removesuffix('.pth').rsplit('_', 1)[1])
     with (attempt / 'vis_data' / 'scalars.json').open('a') as log:
         for step in range(first + 1, 31):
-            line = {'loss': 1.0, 'time': 0.5, 'step': step, 'iter': step}
+            loss = math.nan if how == 'diverge' and step >= 15 else 1.0
+            line = {'loss': loss, 'time': 0.5, 'step': step, 'iter': step}
             log.write(json.dumps(line) + '\n')
             line = {f'decode_head/weight/{name}': step / 100 for name in CLASSES}
             log.write(json.dumps({**line, 'step': step}) + '\n')
             log.flush()
             if step == 15 and how == 'fail' and 'recall' in work_dir.name:
-                print('the loss exploded')
+                print('the loss [red]exploded[/blue] in [1, 2]')
                 sys.exit(3)
             if step == 15 and how == 'wait':
                 time.sleep(600)
@@ -67,14 +82,15 @@ def test() -> None:
     assert Path(sys.argv[2]).is_file() or sys.argv[2].startswith('https://')
     label = np.array([[90, 10], [80, 20]])
     np.savez(
-        re.search(r"areas_file=\s*'(.*)'", config())[1],
+        given('areas_file'),
         intersect=label // 2,
         predicted=label,
         label=label,
         classes=np.array(CLASSES),
     )
-    metrics = {'aAcc': 50.0, 'mIoU': 33.33, 'mAcc': 50.0, 'IoU/none': float('nan'), 'time': 1.0}
-    evaluator = config().partition('test_evaluator')[2].partition('train_')[0]
+    metrics = {'aAcc': 50.0, 'mIoU': 33.33, 'mAcc': 50.0, 'IoU/none': math.nan, 'time': 1.0}
+    metrics['tests'] = sum(1 for _ in work_dir.glob('2026*/2026*.json'))
+    evaluator = Path(sys.argv[1]).read_text().partition('test_evaluator')[2].partition('train_')[0]
     if 'class_counts' in evaluator:
         assert re.search(r'class_counts=\[\s*9,\s*1,?\s*\]', evaluator)
         metrics['tau=0.5/mIoU'] = 34.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from mmseg_recall.comparison import record as record_module
 from mmseg_recall.comparison.describe import describe
 from mmseg_recall.comparison.plan import Plan
 from mmseg_recall.comparison.record import read_record
+from mmseg_recall.report.load import load_runs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
@@ -73,7 +75,13 @@ def test_a_run_is_recorded_whole(tmp_path):
         'predicted': [170, 30],
         'label': [170, 30],
     }
-    assert record['metrics'] == {'aAcc': 50.0, 'mIoU': 33.33, 'mAcc': 50.0, 'IoU/none': None}
+    assert record['metrics'] == {
+        'aAcc': 50.0,
+        'mIoU': 33.33,
+        'mAcc': 50.0,
+        'IoU/none': None,
+        'tests': 0,
+    }
     assert record['seconds_per_iteration'] == 0.5
     assert record['memory_mib']['process'] > 1
     assert record['checkpoint'] == {'rule': 'last', 'step': 30}
@@ -121,10 +129,12 @@ def test_a_trained_run_without_a_record_is_only_tested(tmp_path):
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path):
     Path(f'{tmp_path}.misbehave').write_text('fail')
     failures = benchmark.run_all([plan(), plan('ce', 'CrossEntropyLoss')], tmp_path)
-    assert failures == {'recall': 'training ended with status 3: the loss exploded'}
+    assert failures == {
+        'recall': 'training ended with status 3: the loss [red]exploded[/blue] in [1, 2]'
+    }
     record = read_record(tmp_path / 'recall.json')
     assert record['status'] == 'failed'
-    assert record['failure']['log_tail'].endswith('the loss exploded')
+    assert record['failure']['log_tail'].endswith('the loss [red]exploded[/blue] in [1, 2]')
     assert read_record(tmp_path / 'ce.json')['status'] == 'complete'
 
 
@@ -219,6 +229,88 @@ def test_a_classifier_made_from_an_unknown_training_is_described_by_itself(
     assert (setup['loss'], setup['model']) == ('tau-norm tau=1.0', 'ResNet-50')
 
 
+@pytest.mark.parametrize('checkpoint', ['last', 'best'])
+def test_a_run_that_diverged_is_failed_with_its_iteration(tmp_path, checkpoint):
+    Path(f'{tmp_path}.misbehave').write_text('diverge')
+    message = 'training: diverged, the loss is not finite from iteration 15 on'
+    plans = [plan(checkpoint=checkpoint)]
+    assert benchmark.run_all(plans, tmp_path) == {'recall': message}
+    assert read_record(tmp_path / 'recall.json')['status'] == 'failed'
+    # Neither trained nor tested again, and failed still.
+    assert benchmark.run_all(plans, tmp_path) == {'recall': message}
+    assert attempts(tmp_path) == 1
+    runs, (problem,) = load_runs([tmp_path])
+    assert runs == [] and message in problem
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_have_diverged_unlogged(tmp_path, value):
+    torch.save(dict(state_dict=dict(a=torch.tensor([1.0, value]))), os.environ['CHECKPOINT'])
+    (message,) = benchmark.run_all([plan()], tmp_path).values()
+    assert message == 'training: diverged, the weights of iter_30.pth are not finite'
+
+
+@pytest.mark.parametrize('killed', [True, False])
+def test_checkpoints_by_iteration_do_not_end_a_training_of_epochs(tmp_path, killed):
+    # 30 iterations are 4 epochs, and the checkpoints iter_10, iter_20 are more than 4.
+    config = CONFIG.format(loss='RecallLoss').replace('max_iters=30', 'max_epochs=4')
+    if killed:
+        Path(f'{tmp_path}.misbehave').write_text('fail')
+        benchmark.run_all([plan(config=config)], tmp_path)
+        Path(f'{tmp_path}.misbehave').unlink()
+    assert benchmark.run_all([plan(config=config)], tmp_path) == {}
+    assert read_record(tmp_path / 'recall.json')['checkpoint'] == {'rule': 'last', 'step': 30}
+
+
+def test_the_test_that_was_made_counts_whatever_the_clock_says(tmp_path):
+    Path(f'{tmp_path}.misbehave').write_text('put the clock back')
+    for tests in range(3):
+        assert benchmark.run_all([plan()], tmp_path) == {}
+        assert read_record(tmp_path / 'recall.json')['metrics']['tests'] == tests
+        (tmp_path / 'recall.json').unlink()
+
+
+OUTS = [
+    'my runs',
+    'a, b',
+    'runs[1]',
+    "it's",
+    'a=b',
+    '{c}',
+    '[red]',
+    'größer',
+    '"x"',
+    '$HOME',
+    'a\\b',
+]
+
+
+@pytest.mark.parametrize('name', OUTS)
+def test_a_folder_may_have_any_name(tmp_path, name):
+    out = tmp_path / name
+    Path(f'{out}.misbehave').write_text('fail')
+    assert benchmark.run_all([plan()], out)
+    Path(f'{out}.misbehave').unlink()
+    assert benchmark.run_all([plan()], out) == {}  # resumed and tested
+    assert read_record(out / 'recall.json')['status'] == 'complete'
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_folder_of_somebody_is_refused_before_work_starts(tmp_path):
+    (tmp_path / 'thesis.tex').touch()
+    with pytest.raises(FileExistsError, match=r'thesis\.tex, which benchmark did not make'):
+        benchmark.run_all([plan()], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.parametrize('name', ['recall', 'recall.json'])
+def test_what_has_the_name_of_a_run_and_is_none_is_refused(tmp_path, name):
+    benchmark.run_all([plan('ce', 'CrossEntropyLoss')], tmp_path)
+    (tmp_path / name).mkdir()
+    with pytest.raises(FileExistsError, match=f'{name} has no recall.py beside it'):
+        benchmark.run_all([plan()], tmp_path)
+
+
 def test_jobs_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setattr(benchmark.os, 'cpu_count', lambda: 8)
@@ -265,12 +357,16 @@ def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
     if how == signal.SIGKILL:
         # The training outlives a comparison that is killed so, and keeps its lock: the next one
         # waits for it instead of training into the same folder.
-        waiting = subprocess.Popen(command, cwd=ROOT)
+        waiting = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(15)
         assert attempts(tmp_path) == 1
-        os.kill(int((tmp_path / 'recall' / 'pid').read_text()), signal.SIGTERM)
-        assert waiting.wait(120) == 0
+        pid = int((tmp_path / 'recall' / 'pid').read_text())
+        os.kill(pid, signal.SIGTERM)
+        output, _ = waiting.communicate(timeout=120)
+        assert waiting.returncode == 0
+        # It says once for whom it waits.
+        assert output.count(f'process {pid} works on it') == 1
     else:
         assert benchmark.run_all([plan()], tmp_path) == {}
     record = read_record(tmp_path / 'recall.json')
