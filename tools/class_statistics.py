@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 import mmseg_recall  # noqa: F401  (registers the datasets)
-from mmseg_recall.comparison.describe import is_classification
+from mmseg_recall.config import is_classification
 from mmseg_recall.datasets.class_statistics import write_class_statistics
 
 

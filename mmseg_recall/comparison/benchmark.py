@@ -32,11 +32,11 @@ from rich.progress import (
 )
 
 from ..checkpoints import best_checkpoint, checkpoint_step, checkpoint_unit, last_checkpoint
+from ..config import is_classification, predicting_head
 from ..datasets.files import write_atomically
 from ..literal_config import parse_config
 from ..out_folder import claim, write_manifest
 from . import work_dir as W
-from .describe import is_classification, last_head
 from .plan import Plan, areas_metric
 from .record import (
     complete_record,
@@ -325,7 +325,7 @@ def _curve_counts(cfg: Config) -> list[int] | None:
     Found at the test, not when runs are planned: the file may be written in between, and a config
     that depended on it would be refused as changed.
     """
-    head = last_head(cfg)
+    head = predicting_head(cfg.model)
     counts = training_pixels(cfg, head.get('out_channels') or head.get('num_classes') or 0)
     # The logits of a config with the option are adjusted already.
     return None if counts is None or 0 in counts or 'logit_adjustment' in cfg else counts

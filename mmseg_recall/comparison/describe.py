@@ -9,6 +9,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from ..config import (
+    datasets,
+    is_classification,
+    loss_name,
+    predicting_head,
+    trained_losses,
+    type_name,
+)
 from ..literal_config import parse_config
 from .identity import identity
 
@@ -20,26 +28,6 @@ ARCHITECTURES = {
 }
 # Classifiers made from a trained one, whose checkpoint is the config's load_from.
 POST_HOC = {'TauNormalizedHead': 'tau-norm', 'LWSHead': 'LWS'}
-# What says where a loss takes part, not what it is.
-NOT_THE_LOSS = {
-    'type',
-    'loss_weight',
-    'loss_name',
-    'class_counts',
-    'use_sigmoid',
-    'avg_non_ignore',
-    'ignore_index',
-}
-
-
-def is_classification(cfg: Config) -> bool:
-    """Whether a config is one of mmpretrain; all others are of mmseg.
-
-    Example:
-        >>> is_classification(Config(dict(default_scope='mmpretrain')))
-        True
-    """
-    return cfg.get('default_scope') == 'mmpretrain'
 
 
 def loss_label(cfg: Config) -> str:
@@ -56,33 +44,22 @@ def loss_label(cfg: Config) -> str:
     """
     if is_classification(cfg):
         return _method_label(cfg)
-    losses = cfg.get('loss_decode') or last_head(cfg).get('loss_decode')
-    losses = losses or dict(type='CrossEntropyLoss')  # the default of mmseg's decode heads
-    losses = losses if isinstance(losses, (list, tuple)) else [losses]
-    return ' + '.join(_one_label(loss) for loss in losses)
+    return loss_name(*trained_losses(cfg))
 
 
 def _method_label(cfg: Config) -> str:
     head = cfg.get('head') or cfg.model.head
-    name = _type_name(head)
+    name = type_name(head)
     if name in POST_HOC:
         tau = f' tau={head["tau"]}' if 'tau' in head else ''
         return f'{POST_HOC[name]}{tau}'
-    label = _one_label(head.get('loss', dict(type='CrossEntropyLoss')))
+    label = loss_name(head.get('loss', dict(type='CrossEntropyLoss')))
     if name == 'SDNHead':
         return f'SDN ({label})'
     deferred = any(
-        _type_name(hook) == 'DeferredReweightingHook' for hook in cfg.get('custom_hooks') or []
+        type_name(hook) == 'DeferredReweightingHook' for hook in cfg.get('custom_hooks') or []
     )
     return f'{label}-DRW' if deferred else label
-
-
-def _one_label(loss: dict[str, Any]) -> str:
-    name = _type_name(loss)
-    if name == 'CrossEntropyLoss':
-        name = 'BinaryCE' if loss.get('use_sigmoid') else 'CE'
-    options = {k: v for k, v in loss.items() if k not in NOT_THE_LOSS and v is not None}
-    return ' '.join([name.removesuffix('Loss'), *(f'{k}={v}' for k, v in sorted(options.items()))])
 
 
 def describe(cfg: Config) -> dict[str, Any]:
@@ -101,11 +78,11 @@ def describe(cfg: Config) -> dict[str, Any]:
         cfg = _trained_config(cfg)
     backbone = cfg.model.get('backbone', {})
     depth = f'-{backbone["depth"]}' if 'depth' in backbone else ''
-    model = backbone.get('model_name') or f'{_type_name(backbone)}{depth}'
+    model = backbone.get('model_name') or f'{type_name(backbone)}{depth}'
     if not is_classification(cfg):
-        head_name = _type_name(last_head(cfg)).removesuffix('Head')
+        head_name = type_name(predicting_head(cfg.model)).removesuffix('Head')
         model = f'{ARCHITECTURES.get(head_name, head_name)} {model}'
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    dataset = next(datasets(cfg.test_dataloader.dataset))
     train_cfg = cfg.get('train_cfg') or {}
     iterations = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
     unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
@@ -118,7 +95,7 @@ def describe(cfg: Config) -> dict[str, Any]:
         'family': identity(cfg).family,
         'loss_key': loss_key,
         'model': model,
-        'dataset': _type_name(dataset).removesuffix('Dataset'),
+        'dataset': type_name(dataset).removesuffix('Dataset'),
         'data_root': PurePosixPath(dataset.get('data_root') or '').name,
         'schedule': f'{iterations} {unit}, batch {batch_size}',
         'iterations': iterations,
@@ -126,18 +103,11 @@ def describe(cfg: Config) -> dict[str, Any]:
     }
 
 
-def innermost_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
-    """The first dataset config inside wrappers such as RepeatDataset and ConcatDataset."""
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    return dataset
-
-
 def _trained_config(cfg: Config) -> Config:
     """The config of the training that a classifier was made from; ``cfg`` itself, if of none."""
     head = cfg.get('head') or cfg.model.head
     # Of a URL, and of a file that is not there, nothing is known: the test may find it, or fail.
-    if _type_name(head) not in POST_HOC or not Path(cfg.get('load_from') or '').is_file():
+    if type_name(head) not in POST_HOC or not Path(cfg.get('load_from') or '').is_file():
         return cfg
     checkpoint = torch.load(cfg.load_from, map_location='cpu', weights_only=True)
     text = checkpoint.get('meta', {}).get('cfg')
@@ -146,14 +116,3 @@ def _trained_config(cfg: Config) -> Config:
     except ValueError as error:
         warnings.warn(f'{error}; what its model was trained with is not known', stacklevel=2)
         return cfg
-
-
-def last_head(cfg: Config) -> dict[str, Any]:
-    """The decode head of a segmentor that predicts: of a cascade's list of heads the last one."""
-    heads = cfg.model.decode_head
-    return heads[-1] if isinstance(heads, (list, tuple)) else heads
-
-
-def _type_name(cfg: dict[str, Any]) -> str:
-    kind = cfg.get('type', 'unknown')
-    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__

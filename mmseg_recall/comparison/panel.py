@@ -20,8 +20,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
 
+from ..config import datasets
 from ..evaluation import Areas
-from .describe import innermost_dataset
 
 NUM_CROPS = 3
 MAX_SIDE = 320
@@ -80,7 +80,7 @@ def make_panel(
     register_all_modules(init_default_scope=False)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    pipeline = innermost_dataset(cfg.test_dataloader.dataset)['pipeline']
+    pipeline = next(datasets(cfg.test_dataloader.dataset))['pipeline']
     load = Compose([step for step in pipeline if step['type'] in LOADING])
     panel = []
     for c, index in choose_images(areas.label):

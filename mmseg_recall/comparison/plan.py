@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from ..config import as_list, import_with, is_classification, type_name
 from ..stack import check_mmpretrain
-from .describe import is_classification, loss_label
+from .describe import loss_label
 from .identity import digest
 
 CHECKPOINT_RULES = ('last', 'best')
@@ -131,7 +132,7 @@ def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:
         base = Config.fromfile(known if known.is_file() else loss)
         if 'loss_decode' not in base:
             raise ValueError(f'{loss} defines no loss_decode, so it is no loss base config')
-        _add_imports(cfg, base.get('custom_imports', {}).get('imports', []))
+        import_with(cfg, *as_list(base.get('custom_imports', {}).get('imports')))
         loss_decode = base.loss_decode
     elif MODELS.get(loss) is not None:
         loss_decode = dict(type=loss)
@@ -144,14 +145,6 @@ def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:
     # Replaced, not merged: the options of another loss must not stay.
     cfg.loss_decode = loss_decode
     cfg.runner_type = 'LossRunner'
-
-
-def _add_imports(cfg: Config, imports: list[str] | str) -> None:
-    imports = [imports] if isinstance(imports, str) else list(imports)
-    present = cfg.get('custom_imports', {}).get('imports', [])
-    present = [present] if isinstance(present, str) else list(present)
-    wanted = dict.fromkeys([*present, 'mmseg_recall', *imports])
-    cfg.custom_imports = dict(imports=list(wanted), allow_failed_imports=False)
 
 
 def _prepare(cfg: Config, seed: int, checkpoint: str, path: str) -> None:
@@ -175,18 +168,17 @@ def _prepare(cfg: Config, seed: int, checkpoint: str, path: str) -> None:
     metric = areas_metric(cfg, path)
     if not is_classification(cfg):
         metric['type'] = 'PerClassIoUMetric'
-        _add_imports(cfg, [])
+        import_with(cfg, 'mmseg_recall')
         hooks = cfg.get('custom_hooks') or []
-        if not any(hook['type'] == 'ClassWeightHook' for hook in hooks):
+        if not any(type_name(hook) == 'ClassWeightHook' for hook in hooks):
             cfg.custom_hooks = [*hooks, dict(type='ClassWeightHook')]
 
 
 def areas_metric(cfg: Config, path: str = 'the config') -> dict[str, Any]:
     """The test evaluator whose areas a record holds (changing it changes the config)."""
     known = CLASSIFICATION_METRICS if is_classification(cfg) else SEGMENTATION_METRICS
-    evaluators = cfg.test_evaluator
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if str(evaluator.get('type')).rsplit('.')[-1] in known:
+    for evaluator in as_list(cfg.test_evaluator):
+        if type_name(evaluator) in known:
             return evaluator
     raise ValueError(f'{path}: test_evaluator has no {known[0]}, whose areas the comparison needs')
 

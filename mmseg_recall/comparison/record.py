@@ -16,13 +16,14 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from ..checkpoints import checkpoint_step
+from ..config import datasets, is_classification
 from ..datasets.files import write_atomically
 from ..evaluation import Areas, load_areas
 from ..evaluation import areas as A
 from ..literal_config import parse_config
 from ..losses.class_counts import load_class_counts
 from . import work_dir as W
-from .describe import describe, innermost_dataset, is_classification
+from .describe import describe
 from .panel import make_panel
 from .plan import Plan
 
@@ -173,7 +174,7 @@ def device_name() -> str:
 
 
 def _palette(cfg: Config) -> list[list[int]] | None:
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    dataset = next(datasets(cfg.test_dataloader.dataset))
     meta = {**getattr(DATASETS.get(dataset['type']), 'METAINFO', {}), **dataset.get('metainfo', {})}
     palette = meta.get('palette')
     return None if palette is None else [list(map(int, colour)) for colour in palette]

@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
+from ..config import component_class, heads, rename
 from ..functional import ClassCounts, resized_class_nll_sums
 from ..losses import ClassWeightedLoss
 
@@ -101,49 +102,11 @@ def fuse_tails(cfg: Config) -> Config:
         'FusedFCNHead'
     """
     cfg = copy.deepcopy(cfg)
-    for head in head_configs(cfg.model):
-        scope, name = split_scope(head['type'])
-        if f'Fused{name}' in MODELS:
-            head['type'] = f'{scope}Fused{name}'
+    for head in heads(cfg.model).values():
+        fused = FUSED.get(component_class(head))
+        if fused is not None:
+            rename(head, fused.__name__)
     return cfg
-
-
-def head_configs(model: dict[str, Any]) -> list[dict[str, Any]]:
-    """The configs of all heads of a model, to be changed in place.
-
-    Args:
-        model: Its config. ``decode_head`` and ``auxiliary_head`` are a head or a list of them; of
-            K-Net's head the one inside that generates the kernels, and has the loss, counts too.
-
-    Example:
-        >>> head = dict(type='IterativeDecodeHead', kernel_generate_head=dict(type='FCNHead'))
-        >>> [h['type'] for h in head_configs(dict(decode_head=head))]
-        ['IterativeDecodeHead', 'FCNHead']
-    """
-    model, found = segmentor_config(model), []
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = model.get(key) or []
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            inner = head.get('kernel_generate_head')
-            found += [head] if inner is None else [head, inner]
-    return found
-
-
-def split_scope(kind: str | type) -> tuple[str, str]:
-    """The scope and the registered name in a ``type``; newer configs give the class itself.
-
-    Example:
-        >>> split_scope('mmseg.FCNHead'), split_scope('FCNHead')
-        (('mmseg.', 'FCNHead'), ('', 'FCNHead'))
-    """
-    full = kind if isinstance(kind, str) else kind.__name__
-    name = full.removeprefix('mmseg.')
-    return full.removesuffix(name), name
-
-
-def segmentor_config(model: dict[str, Any]) -> dict[str, Any]:
-    """The config of the segmentor itself: under test-time augmentation it is inside another."""
-    return model.get('module', model)
 
 
 def _registered_heads() -> list[type[BaseDecodeHead]]:
@@ -157,7 +120,7 @@ def _registered_heads() -> list[type[BaseDecodeHead]]:
     ]
 
 
-def _register_fused(head: type) -> type:
+def _register(head: type) -> type:
     members: dict[str, Any] = {
         '__module__': __name__,
         '__doc__': f'{head.__name__} with a fused tail, see :class:`FusedTail`.',
@@ -168,4 +131,5 @@ def _register_fused(head: type) -> type:
 
 
 # Module attributes, so that a whole model can be pickled.
-globals().update({fused.__name__: fused for fused in map(_register_fused, _registered_heads())})
+FUSED = {head: _register(head) for head in _registered_heads()}
+globals().update({fused.__name__: fused for fused in FUSED.values()})

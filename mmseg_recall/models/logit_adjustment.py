@@ -11,9 +11,9 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..config import component_class, rename, segmentor, type_name
 from ..functional import log_prior
 from ..losses.class_counts import ClassCountsSource, load_class_counts
-from .fused_head import segmentor_config, split_scope
 
 
 class LogitAdjusted:
@@ -79,21 +79,21 @@ def adjust_logits(cfg: Config) -> Config:
         {'type': 'LogitAdjustedEncoderDecoder', 'class_counts': [3, 1], 'tau': 0.5}
     """
     cfg = copy.deepcopy(cfg)
-    model = segmentor_config(cfg.model)
+    model = segmentor(cfg.model)
     options = {'class_counts': cfg.get('class_counts'), **cfg.logit_adjustment}
     if options['class_counts'] is None:
         raise ValueError(
             'logit_adjustment needs class_counts, the pixels of each class in the training set: '
             'a list, or the file that `python tools/class_statistics.py CONFIG` writes'
         )
-    scope, name = split_scope(model['type'])
-    if not name.startswith('LogitAdjusted'):
-        if f'LogitAdjusted{name}' not in MODELS:
+    kind = component_class(model)
+    if not (isinstance(kind, type) and issubclass(kind, LogitAdjusted)):
+        if kind not in ADJUSTED:
             raise ValueError(
-                f'logit_adjustment: the logits of {name} cannot be adjusted; those of '
-                f'{", ".join(sorted(segmentor.__name__ for segmentor in _segmentors()))} can'
+                f'logit_adjustment: the logits of {type_name(model)} cannot be adjusted; those of '
+                f'{", ".join(sorted(cls.__name__ for cls in ADJUSTED))} can'
             )
-        model['type'] = f'{scope}LogitAdjusted{name}'
+        rename(model, ADJUSTED[kind].__name__)
     model.update(options)
     return cfg
 
@@ -105,7 +105,6 @@ def _segmentors() -> list[type[EncoderDecoder]]:
         for segmentor in MODELS.module_dict.values()
         if isinstance(segmentor, type)
         and issubclass(segmentor, EncoderDecoder)
-        and not issubclass(segmentor, LogitAdjusted)
         and segmentor.postprocess_result is BaseSegmentor.postprocess_result
     ]
 
@@ -123,4 +122,5 @@ def _register(segmentor: type) -> type:
 
 
 # Module attributes, so that a whole model can be pickled.
-globals().update({adjusted.__name__: adjusted for adjusted in map(_register, _segmentors())})
+ADJUSTED = {segmentor: _register(segmentor) for segmentor in _segmentors()}
+globals().update({adjusted.__name__: adjusted for adjusted in ADJUSTED.values()})

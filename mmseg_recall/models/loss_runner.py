@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss
-from mmseg.registry import MODELS, RUNNERS
+from mmseg.registry import RUNNERS
 
-from ..losses import ClassCountsLoss
-from .fused_head import fuse_tails, head_configs
+from ..config import (
+    as_list,
+    component_class,
+    heads,
+    losses,
+    needs_class_counts,
+    parameter,
+)
+from .fused_head import fuse_tails
 from .logit_adjustment import adjust_logits
 
 
@@ -58,18 +64,17 @@ def swap_loss(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     new_losses = _complete_losses(cfg)
     swapped = 0
-    for head in head_configs(cfg.model):
-        given = head.get('loss_decode', _default_loss(head)) or []
-        old = list(given) if isinstance(given, (list, tuple)) else [given]
+    for head in heads(cfg.model).values():
+        old = losses(head)
         replaced = [_replacements(loss, new_losses, old) for loss in old]
         if any(replaced):
-            losses = [loss for i, new in enumerate(replaced) for loss in new or [old[i]]]
-            # Counts of another data set are then refused when the model is built.
-            for loss in losses:
-                if issubclass(_loss_class(loss), ClassCountsLoss):
+            mixed = [loss for i, new in enumerate(replaced) for loss in new or [old[i]]]
+            # Counts of another dataset are then refused when the model is built.
+            for loss in mixed:
+                if needs_class_counts(loss) and parameter(component_class(loss), 'num_classes'):
                     loss['num_classes'] = head.get('num_classes')
-            single = len(losses) == 1 and not isinstance(given, (list, tuple))
-            head['loss_decode'] = losses[0] if single else losses
+            single = len(mixed) == 1 and not isinstance(head.get('loss_decode'), (list, tuple))
+            head['loss_decode'] = mixed[0] if single else mixed
             swapped += 1
     if not swapped:
         names = ' + '.join(str(loss['type']) for loss in new_losses)
@@ -79,18 +84,6 @@ def swap_loss(cfg: Config) -> Config:
             'loss_decode in the head itself and remove the loss base from the config.'
         )
     return cfg
-
-
-def _default_loss(head: dict[str, Any]) -> dict[str, Any] | list:
-    """What a head trains with where its config has no ``loss_decode``; [] where it needs one."""
-    if 'kernel_generate_head' in head:  # K-Net's has none: the heads inside have
-        return []
-    head_class = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
-    for cls in getattr(head_class, '__mro__', ()):
-        parameter = inspect.signature(cls.__init__).parameters.get('loss_decode')
-        if parameter is not None:
-            return [] if parameter.default is parameter.empty else parameter.default
-    return []
 
 
 def _complete_losses(cfg: Config) -> list[dict[str, Any]]:
@@ -104,17 +97,17 @@ def _complete_losses(cfg: Config) -> list[dict[str, Any]]:
             'loss_decode.loss_weight has no effect: each head keeps its own. Set '
             'model.decode_head.loss_decode.loss_weight instead.'
         )
-    given = cfg.loss_decode if isinstance(cfg.loss_decode, (list, tuple)) else [cfg.loss_decode]
-    losses = [dict(loss) for loss in given]
-    for loss in losses:
-        loss_class = _loss_class(loss)
-        if loss_class is None:
+    new_losses = [dict(loss) for loss in as_list(cfg.loss_decode)]
+    for loss in new_losses:
+        if component_class(loss) is None:
             raise KeyError(f'loss_decode.type {loss["type"]!r} is not a registered loss.')
-        if 'class_counts' in inspect.signature(loss_class).parameters and 'class_counts' in cfg:
+        if needs_class_counts(loss) and 'class_counts' in cfg:
             loss.setdefault('class_counts', cfg.class_counts)
-    if not losses or len(set(map(_loss_class, losses))) < len(losses):
-        raise ValueError(f'loss_decode is a list of losses of different types, got {given}')
-    return losses
+    if not new_losses or len(set(map(component_class, new_losses))) < len(new_losses):
+        raise ValueError(
+            f'loss_decode is a list of losses of different types, got {cfg.loss_decode}'
+        )
+    return new_losses
 
 
 def _replacements(
@@ -126,11 +119,13 @@ def _replacements(
     # By this name a head that predicts masks (SAN) finds what classifies its queries, not pixels.
     if loss.get('loss_name', '').startswith('loss_cls'):
         return []
-    kind = _loss_class(loss)
-    same = [new for new in new_losses if _loss_class(new) is kind]
+    kind = component_class(loss)
+    same = [new for new in new_losses if component_class(new) is kind]
     if kind is CrossEntropyLoss and len(new_losses) > 1:
         # Cross-entropy may be one of the new losses: of a head that has them all.
-        swapped = {_loss_class(new) for new in new_losses} <= {_loss_class(loss) for loss in old}
+        swapped = {component_class(new) for new in new_losses} <= {
+            component_class(loss) for loss in old
+        }
         same = same if swapped else []
     if same:
         return [_replaced(loss, {**same[0], 'loss_weight': 1.0})]
@@ -143,11 +138,6 @@ def _replaced(loss: dict[str, Any], new_loss: dict[str, Any]) -> ConfigDict:
     if loss.get('loss_name', 'loss_ce') != 'loss_ce':
         kept['loss_name'] = loss['loss_name']
     return ConfigDict(copy.deepcopy(new_loss), **kept)
-
-
-def _loss_class(loss: dict[str, Any]) -> type | None:
-    # mmengine's newer configs give the class itself instead of its name.
-    return MODELS.get(loss['type']) if isinstance(loss['type'], str) else loss['type']
 
 
 @RUNNERS.register_module()

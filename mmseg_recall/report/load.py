@@ -16,9 +16,10 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from ..comparison import work_dir as W
-from ..comparison.describe import describe, innermost_dataset
+from ..comparison.describe import describe
 from ..comparison.identity import Identity, differences, digest, identity
 from ..comparison.record import check_metrics, failure_of, means_of, read_record
+from ..config import datasets
 from ..evaluation import areas as A
 from ..literal_config import parse_config
 from ..out_folder import read_manifest
@@ -336,7 +337,7 @@ def _per_class(table: dict[str, list[Any]]) -> dict[str, np.ndarray]:
 
 
 def _palette(cfg: Config) -> tuple[tuple[int, int, int], ...] | None:
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    dataset = next(datasets(cfg.test_dataloader.dataset))
     return _as_palette(getattr(DATASETS.get(dataset['type']), 'METAINFO', {}).get('palette'))
 
 

@@ -25,10 +25,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmseg_recall.config import heads
 from mmseg_recall.losses import RecallLoss, SegmentationLoss, available_losses
 from mmseg_recall.losses.base import RegionLoss
 from mmseg_recall.models import fuse_tails, swap_loss
-from mmseg_recall.models.fused_head import head_configs
 
 CONFIGS = Path(mmseg.__path__[0]) / '.mim/configs'
 SIZE = 64
@@ -165,8 +165,8 @@ def losses_of(head: dict[str, Any]) -> list[dict[str, Any]]:
 def with_loss(name: str, loss: str) -> Config:
     """The small config of a head with its losses swapped, as a user does it."""
     cfg = small_config(name)
-    heads = head_configs(cfg.model)
-    for head in heads:
+    parts = list(heads(cfg.model).values())
+    for head in parts:
         for old in losses_of(head):
             # swap_loss leaves these alone: see NOT_SWAPPED.
             if old['type'] == 'OhemCrossEntropy':
@@ -176,7 +176,7 @@ def with_loss(name: str, loss: str) -> Config:
         if issubclass(available_losses()[loss], RegionLoss):
             head.pop('sampler', None)
     cfg.loss_decode = dict(type=loss)
-    cfg.class_counts = [1] * next(head.num_classes for head in heads if 'num_classes' in head)
+    cfg.class_counts = [1] * next(head.num_classes for head in parts if 'num_classes' in head)
     return swap_loss(cfg)
 
 

@@ -1,0 +1,229 @@
+"""Reads configs of mmseg: heads, their losses, classes and datasets. Every room asks here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+Component = dict[str, Any]
+"""The config of one part: its ``type`` and its arguments."""
+
+CROSS_ENTROPY = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)
+# What says where a loss takes part, not what it is.
+NOT_THE_LOSS = {
+    'type',
+    '_scope_',
+    'loss_weight',
+    'loss_name',
+    'class_counts',
+    'num_classes',
+    'use_sigmoid',
+    'avg_non_ignore',
+    'ignore_index',
+}
+
+
+def is_classification(cfg: Config) -> bool:
+    """Whether a config is one of mmpretrain; all others are of mmseg.
+
+    Example:
+        >>> is_classification(Config(dict(default_scope='mmpretrain')))
+        True
+    """
+    return cfg.get('default_scope') == 'mmpretrain'
+
+
+def as_list(value: Any) -> list[Any]:
+    """What mmseg takes as one or several, as several; None is none of them."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def type_name(component: Component) -> str:
+    """Name of a ``type``, be it registered, with a scope or a module before it, or a class.
+
+    Example:
+        >>> type_name(dict(type='mmseg.FCNHead')), type_name(dict(type=dict))
+        ('FCNHead', 'dict')
+    """
+    kind = component.get('type', 'unknown')
+    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
+
+
+def component_class(component: Component) -> type | None:
+    """The class that a ``type`` names; None where none is registered under it."""
+    kind = component['type']
+    return MODELS.get(kind) if isinstance(kind, str) else kind
+
+
+def rename(component: Component, name: str) -> None:
+    """Name another class of mmseg's registry, with a scope where there was one.
+
+    Example:
+        >>> head = dict(type='mmseg.FCNHead')
+        >>> rename(head, 'FusedFCNHead')
+        >>> head['type']
+        'mmseg.FusedFCNHead'
+    """
+    kind = component['type']
+    component['type'] = name if isinstance(kind, str) and '.' not in kind else f'mmseg.{name}'
+
+
+def parameter(cls: type | None, name: str) -> inspect.Parameter | None:
+    """The parameter that a class, or one that it hands its ``**kwargs`` on to, takes by a name.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, size=3): ...
+        >>> class Derived(Base):
+        ...     def __init__(self, **kwargs): ...
+        >>> parameter(Derived, 'size').default
+        3
+    """
+    for owner in getattr(cls, '__mro__', ()):
+        if '__init__' not in vars(owner):
+            continue
+        parameters = inspect.signature(owner.__init__).parameters
+        if name in parameters:
+            return parameters[name]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return None
+
+
+def argument(component: Component, name: str) -> Any:
+    """What a component is given by a name, or else its class's default; None if it has neither.
+
+    Example:
+        >>> argument(dict(type='FCNHead', ignore_index=0), 'ignore_index')
+        0
+        >>> argument(dict(type='FCNHead'), 'ignore_index')
+        255
+    """
+    if name in component:
+        return component[name]
+    found = parameter(component_class(component), name)
+    return None if found is None or found.default is found.empty else found.default
+
+
+def segmentor(model: Component) -> Component:
+    """The config of the segmentor itself: under test-time augmentation it is inside another."""
+    return model.get('module', model)
+
+
+def heads(model: Component) -> dict[str, Component]:
+    """All heads that losses train, by their place in the model, to be changed in place.
+
+    Of K-Net's iterative head it is the one inside, which generates the kernels.
+
+    Example:
+        >>> inner = dict(type='FCNHead')
+        >>> knet = dict(type='IterativeDecodeHead', kernel_generate_head=inner)
+        >>> list(heads(dict(decode_head=knet, auxiliary_head=[inner, inner])))
+        ['decode_head.kernel_generate_head', 'auxiliary_head.0', 'auxiliary_head.1']
+    """
+    found: dict[str, Component] = {}
+    for key in ('decode_head', 'auxiliary_head'):
+        given = segmentor(model).get(key)
+        for index, head in enumerate(as_list(given)):
+            path = f'{key}.{index}' if isinstance(given, (list, tuple)) else key
+            if 'kernel_generate_head' in head:
+                found[f'{path}.kernel_generate_head'] = head['kernel_generate_head']
+            else:
+                found[path] = head
+    return found
+
+
+def predicting_head(model: Component) -> Component:
+    """The decode head that predicts: of a cascade's list of heads the last one."""
+    return as_list(segmentor(model)['decode_head'])[-1]
+
+
+def predicting_path(model: Component) -> str:
+    """Which of :func:`heads` trains what predicts.
+
+    Example:
+        >>> predicting_path(dict(decode_head=[dict(type='FCNHead'), dict(type='PointHead')]))
+        'decode_head.1'
+    """
+    return [path for path in heads(model) if path.startswith('decode_head')][-1]
+
+
+def losses(head: Component) -> list[Component]:
+    """What a head trains with: its ``loss_decode``, or the default of its class; [] if neither."""
+    return as_list(argument(head, 'loss_decode'))
+
+
+def needs_class_counts(loss: Component) -> bool:
+    """Whether a loss takes the pixel counts of the training set.
+
+    Example:
+        >>> [needs_class_counts(dict(type=t)) for t in ('InverseFrequencyLoss', 'RecallLoss')]
+        [True, False]
+    """
+    return parameter(component_class(loss), 'class_counts') is not None
+
+
+def datasets(dataset: Component) -> Iterator[Component]:
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset.
+
+    Example:
+        >>> pair = dict(type='ConcatDataset', datasets=[dict(type='A'), dict(type='B')])
+        >>> [one['type'] for one in datasets(dict(type='RepeatDataset', dataset=pair))]
+        ['A', 'B']
+    """
+    inner = dataset.get('datasets') or dataset.get('dataset')
+    if inner is None:
+        yield dataset
+    for one in as_list(inner):
+        yield from datasets(one)
+
+
+def loss_name(*components: Component) -> str:
+    """Names of losses with their options, such as ``'SoftmaxFocal gamma=2'``.
+
+    Example:
+        >>> loss_name(dict(type='RecallLoss', momentum=0.5), dict(type='DiceLoss', loss_weight=3.0))
+        'Recall momentum=0.5 + Dice'
+    """
+    names = []
+    for loss in components:
+        name = type_name(loss)
+        if name == 'CrossEntropyLoss':
+            name = 'BinaryCE' if loss.get('use_sigmoid') else 'CE'
+        options = {k: v for k, v in loss.items() if k not in NOT_THE_LOSS and v is not None}
+        listed = (f'{k}={v}' for k, v in sorted(options.items()))
+        names.append(' '.join([name.removesuffix('Loss'), *listed]))
+    return ' + '.join(names)
+
+
+def trained_losses(cfg: Config) -> list[Component]:
+    """What the head that predicts trains with; of a config that is yet to be swapped, will.
+
+    Nothing is imported for it, so that a stranger's config can be asked.
+    """
+    new = as_list(cfg.get('loss_decode'))
+    if 'model' not in cfg:
+        return new
+    own = as_list(heads(cfg.model)[predicting_path(cfg.model)].get('loss_decode', CROSS_ENTROPY))
+    is_swapped = {type_name(loss) for loss in new} <= {type_name(loss) for loss in own}
+    return own if is_swapped else new
+
+
+def import_with(cfg: Config, *modules: str) -> None:
+    """Append to the modules that a config imports when it is loaded.
+
+    Example:
+        >>> cfg = Config(dict(custom_imports=dict(imports='my_dataset')))
+        >>> import_with(cfg, 'mmseg_recall')
+        >>> cfg.custom_imports.imports
+        ['my_dataset', 'mmseg_recall']
+    """
+    present = cfg.get('custom_imports') or {}
+    wanted = dict.fromkeys([*as_list(present.get('imports')), *modules])
+    cfg.custom_imports = {'allow_failed_imports': False, **present, 'imports': list(wanted)}
