@@ -56,7 +56,8 @@ def refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> N
     if errors:
         listed = ''.join(f'\n  {name}: {error}' for name, error in sorted(errors.items()))
         raise ValueError(
-            f'{len(errors)} of {len(firsts)} cannot be built, and nothing was started:{listed}'
+            f'{len(errors)} of {len(firsts)} configs cannot be built, and nothing was started:'
+            f'{listed}'
         )
 
 

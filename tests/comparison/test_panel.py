@@ -1,6 +1,7 @@
 """Which pieces of which images are shown, and that they hold what the files hold."""
 
 import base64
+import os
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_recall.comparison.panel import choose_images, make_panel, window_around
+from mmseg_recall.comparison.record import FORMAT, read_record, write_record
 from mmseg_recall.evaluation import Areas
 
 
@@ -35,7 +37,17 @@ def test_window_is_a_third_around_the_largest_region_and_inside(centre, expected
     assert window_around(mask) == expected
 
 
-def test_pieces_are_those_of_the_files(tmp_path):
+NAMES = {
+    'plain': b'%d.png',
+    'not UTF-8': b'\xff\xe9%d.png',
+    'spaces, commas': b'a b, [%d].png',
+    'beyond ASCII': 'größe %d.png'.encode(),
+}
+
+
+@pytest.mark.parametrize('kind', NAMES)
+def test_pieces_are_those_of_the_files(tmp_path, kind):
+    names = [os.fsdecode(NAMES[kind] % i) for i in range(2)]
     generator = np.random.default_rng(0)
     for folder in ('images', 'annotations', 'predictions'):
         (tmp_path / folder).mkdir()
@@ -45,9 +57,9 @@ def test_pieces_are_those_of_the_files(tmp_path):
         truth[5 + i : 9, 40:44] = 1
         prediction = generator.integers(0, 2, truth.shape, dtype=np.uint8)
         picture = generator.integers(0, 255, (30, 60, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / 'images' / f'{i}.png'), picture)
-        cv2.imwrite(str(tmp_path / 'annotations' / f'{i}.png'), truth)
-        cv2.imwrite(str(tmp_path / 'predictions' / f'{i}.png'), prediction)
+        images = dict(images=picture, annotations=truth, predictions=prediction)
+        for folder, image in images.items():
+            (tmp_path / folder / names[i]).write_bytes(cv2.imencode('.png', image)[1].tobytes())
         truths.append(truth)
         predictions.append(prediction)
     label = np.array([np.bincount(truth.flatten(), minlength=2) for truth in truths])
@@ -67,8 +79,11 @@ def test_pieces_are_those_of_the_files(tmp_path):
     cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
     areas = Areas(label, label, label)
     pole, road = make_panel(cfg, areas, ['road', 'pole'], tmp_path / 'predictions')
-    assert (pole['class'], pole['image']) == ('pole', '0.png')
-    assert (road['class'], road['image']) == ('road', '1.png')
+    shown = [os.fsencode(name).decode(errors='replace') for name in names]
+    assert (pole['class'], pole['image']) == ('pole', shown[0])
+    assert (road['class'], road['image']) == ('road', shown[1])
+    write_record(tmp_path / 'a.json', dict(format=FORMAT, panel=[pole, road]))
+    assert read_record(tmp_path / 'a.json')['panel'] == [pole, road]
     x0, y0, x1, y1 = pole['box']
     assert (x1 - x0, y1 - y0) == (20, 10)
     for key, whole in (('truth', truths[0]), ('prediction', predictions[0])):

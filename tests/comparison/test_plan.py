@@ -1,12 +1,13 @@
 """Which runs are planned, and what their configs hold."""
 
+import os
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from mmseg_recall.comparison.describe import describe, loss_label
-from mmseg_recall.comparison.plan import plan_runs
+from mmseg_recall.comparison.plan import plan_runs, run_name
 
 ROOT = Path(__file__).parents[2]
 LOSSES = ROOT / 'configs' / '_base_' / 'losses'
@@ -117,3 +118,43 @@ def test_the_best_checkpoint_needs_save_best():
     with pytest.raises(ValueError, match='save_best'):
         options = {'default_hooks.checkpoint.save_best': None}
         plan([CONFIG], checkpoint='best', cfg_options=options)
+
+
+def test_a_label_longer_than_a_file_name_is_cut_and_stays_its_own(tmp_path):
+    losses = []
+    for last in (3, 4):
+        base = tmp_path / f'{last}.py'
+        counts = list(range(200))
+        base.write_text(f"loss_decode = dict(type='RecallLoss', an_option={[*counts, last]})\n")
+        losses.append(str(base))
+    first, second = (one.name for one in plan([CONFIG], losses))
+    assert first != second
+    # Of NAME.json under its temporary name.
+    assert max(len(f'.{name}.json.1234567.tmp'.encode()) for name in (first, second)) < 255
+    assert first.startswith('deeplabv3_r18_camvid_recall') and first.endswith('_seed0')
+
+
+@pytest.mark.parametrize('stem', ['größe' * 40, '\udcff' * 100, 'a' * 240])
+def test_a_long_name_of_a_config_is_cut(stem):
+    name = run_name(stem, 'CE', 12)
+    assert len(os.fsencode(name)) < 200 and name.endswith('_seed12')
+
+
+def test_a_config_of_mmpretrain_needs_mmpretrain(tmp_path, monkeypatch):
+    def missing():
+        raise ImportError("needs onedl-mmpretrain; pip install 'onedl-mmpretrain'")
+
+    monkeypatch.setattr('mmseg_recall.comparison.plan.check_mmpretrain', missing)
+    config = tmp_path / 'cls.py'
+    config.write_text("default_scope = 'mmpretrain'\n")
+    with pytest.raises(ImportError, match=r'cls\.py: needs onedl.*pip install'):
+        plan([str(config)])
+
+
+def test_an_import_that_fails_is_named(tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        "custom_imports = dict(imports=['no_such_module_at_all'], allow_failed_imports=False)\n"
+    )
+    with pytest.raises(ImportError, match=r'mine\.py: .*no_such_module_at_all'):
+        plan([str(config)])
