@@ -5,15 +5,12 @@ from ..stack import check_stack
 check_stack()
 
 from .camvid import CamVidDataset  # noqa: E402
-from .class_balanced_crops import ClassBalancedCrops, CropAroundClass  # noqa: E402
 from .replayed_sampler import ReplayedInfiniteSampler  # noqa: E402
 from .synthia import SynthiaSeqsDataset  # noqa: E402
 from .virtual_kitti import VirtualKitti2Dataset  # noqa: E402
 
 __all__ = [
     'CamVidDataset',
-    'ClassBalancedCrops',
-    'CropAroundClass',
     'ReplayedInfiniteSampler',
     'SynthiaSeqsDataset',
     'VirtualKitti2Dataset',

@@ -20,7 +20,6 @@ benchmark() {
 $python tools/class_statistics.py $holdout
 benchmark holdout $holdout 0 "ce recall inverse_frequency lovasz $finalists recall_prior seesaw tversky
     balanced_softmax $(ls $candidates/*.py)"
-benchmark holdout results/study/class_balanced_crops.py 0 'ce inverse_frequency_sqrt'
 
 # Reported on its validation images.
 benchmark camvid $camvid '0 1 2 3 4' "ce $finalists"
@@ -33,11 +32,6 @@ longer() {
 lengths='ce recall inverse_frequency inverse_frequency_sqrt inverse_frequency_sqrt_lovasz recall_lovasz'
 longer 480 '0 1' "$lengths"
 longer 960 '0 1' "$lengths"
-
-# With crops drawn by class.
-crops=results/study/class_balanced_crops_camvid.py
-$python tools/class_statistics.py $crops
-benchmark camvid-crops $crops '0 1 2 3 4' inverse_frequency_sqrt
 
 # The second data set, without choosing again.
 benchmark synthia-mini configs/ce/deeplabv3_r18_synthia-mini.py '0 1 2' "ce $finalists"
