@@ -18,7 +18,7 @@ from ..config import (
     type_name,
 )
 from ..literal_config import parse_config
-from .identity import identity
+from .identity import digest, identity
 
 ARCHITECTURES = {
     'ASPP': 'DeepLabV3',
@@ -73,9 +73,10 @@ def describe(cfg: Config) -> dict[str, Any]:
         model, dataset, data_root, schedule: In words.
         iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
     """
-    loss, loss_key = loss_label(cfg), identity(cfg).loss_key
-    if is_classification(cfg):
-        cfg = _trained_config(cfg)
+    loss, own = loss_label(cfg), identity(cfg)
+    trained = _trained_config(cfg) if is_classification(cfg) else None
+    if trained is not None:
+        cfg = trained
     backbone = cfg.model.get('backbone', {})
     depth = f'-{backbone["depth"]}' if 'depth' in backbone else ''
     model = backbone.get('model_name') or f'{type_name(backbone)}{depth}'
@@ -88,12 +89,14 @@ def describe(cfg: Config) -> dict[str, Any]:
     unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
     loader = cfg.get('train_dataloader')
     batch_size = loader.get('batch_size', 1) if loader else None
+    compared = own if trained is None else identity(trained)
     return {
         'task': 'classification' if is_classification(cfg) else 'segmentation',
         'loss': loss,
-        'key': identity(cfg).key,
-        'family': identity(cfg).family,
-        'loss_key': loss_key,
+        'key': compared.key,
+        'family': compared.family,
+        # All of its own config is what was made of the trained one.
+        'loss_key': own.loss_key if trained is None else digest(own),
         'model': model,
         'dataset': type_name(dataset).removesuffix('Dataset'),
         'data_root': PurePosixPath(dataset.get('data_root') or '').name,
@@ -103,16 +106,16 @@ def describe(cfg: Config) -> dict[str, Any]:
     }
 
 
-def _trained_config(cfg: Config) -> Config:
-    """The config of the training that a classifier was made from; ``cfg`` itself, if of none."""
+def _trained_config(cfg: Config) -> Config | None:
+    """The config of the training that a classifier was made from; None if it is not known."""
     head = cfg.get('head') or cfg.model.head
     # Of a URL, and of a file that is not there, nothing is known: the test may find it, or fail.
     if type_name(head) not in POST_HOC or not Path(cfg.get('load_from') or '').is_file():
-        return cfg
+        return None
     checkpoint = torch.load(cfg.load_from, map_location='cpu', weights_only=True)
     text = checkpoint.get('meta', {}).get('cfg')
     try:
-        return parse_config(str(text), cfg.load_from) if text else cfg
+        return parse_config(str(text), cfg.load_from) if text else None
     except ValueError as error:
         warnings.warn(f'{error}; what its model was trained with is not known', stacklevel=2)
-        return cfg
+        return None

@@ -132,7 +132,8 @@ def _tell_losses_apart(runs: list[Run]) -> list[Run]:
         same_label.setdefault(run.setup.get('loss_key', ''), []).append(run)
     named: list[Run] = []
     for losses in by_label.values():
-        texts = differences([members[0].config.loss for members in losses.values()])
+        firsts = [members[0].config for members in losses.values()]
+        texts = differences([{**config.setup, **config.loss} for config in firsts])
         for members, text in zip(losses.values(), texts, strict=True):
             label = f'{members[0].loss} ({text})' if text else members[0].loss
             named += [replace(run, loss=label) for run in members]
@@ -264,7 +265,7 @@ def _from_work_dir(path: Path, trust_configs: bool) -> Run:
     seconds, memory = W.speed_and_memory(lines)
     try:
         setup = describe(cfg)
-    except (AttributeError, KeyError, TypeError) as error:
+    except Exception as error:  # of whatever a config may lack
         raise ValueError(f'{path}: its config lacks what a segmentor needs ({error})') from error
     compared = {'evaluated': 'test' if tested else 'validation', 'classes': table['Class']}
     return Run(

@@ -53,7 +53,12 @@ def test_a_post_hoc_classifier_belongs_to_the_training_it_starts_from(tmp_path: 
     for one in plan('tau_norm', 'lws', cfg_options=dict(load_from=load_from)):
         post_hoc = Config.fromstring(one.config, '.py')
         assert post_hoc.load_from == str(path)
-        assert {**describe(post_hoc), 'loss': 'CE'} == describe(cfg)
+        trained, described = describe(cfg), describe(post_hoc)
+        assert described['loss_key'] != trained['loss_key']
+        own = {name: trained[name] for name in ('loss', 'loss_key')}
+        assert {**described, **own} == trained
+        post_hoc.param_scheduler = [dict(type='LinearLR')]
+        assert describe(post_hoc)['loss_key'] != described['loss_key']
 
 
 def test_losses_cannot_be_put_into_a_classifier() -> None:

@@ -7,6 +7,7 @@ reads is listed here with the reason why it may.
 from __future__ import annotations
 
 import ast
+import math
 import os
 import runpy
 import subprocess
@@ -156,8 +157,10 @@ def test_what_mmengine_dumps_is_read_as_it_was() -> None:
     )
     assert parse_config(Config(values).dump(), 'a.py').to_dict() == Config(values).to_dict()
     # A class is dumped by its name alone.
-    text = Config(dict(model=dict(type=SimpleNamespace, other=dict))).dump()
-    assert parse_config(text, 'a.py').model == dict(type='types.SimpleNamespace', other='dict')
+    text = 'model = dict(type=types.SimpleNamespace, other=dict, norm=inf)'
+    assert parse_config(text, 'a.py').model == dict(
+        type='types.SimpleNamespace', other='dict', norm=math.inf
+    )
 
 
 @pytest.mark.parametrize('head', ['TauNormalizedHead', 'LWSHead'])
