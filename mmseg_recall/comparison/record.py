@@ -26,6 +26,7 @@ from . import work_dir as W
 from .describe import describe
 from .panel import make_panel
 from .plan import Plan
+from .schema import fault_of
 
 FORMAT = 'mmseg_recall run record 1'
 TOLERANCE = 0.011
@@ -209,7 +210,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a record.
 
     Raises:
-        ValueError: No file, not JSON, or not a record; names the file.
+        ValueError: No file, not JSON, not a record, or a damaged one; names the file.
     """
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
@@ -217,4 +218,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f'{path}: no record, or a damaged one ({error})') from error
     if not isinstance(record, dict) or record.get('format') != FORMAT:
         raise ValueError(f'{path}: not a run record (its "format" is not {FORMAT!r})')
+    fault = fault_of(record)
+    if fault is not None:
+        raise ValueError(f'{path}: damaged record, {fault}')
     return record

@@ -168,7 +168,9 @@ def _same_result(run: Run, other: Run) -> bool:
     )
 
 
-def _find(path: Path) -> Iterator[tuple[str, Path]]:
+def _find(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
+    if path.resolve() in above:
+        return  # a link in a circle
     if path.is_file():
         yield 'record', path
         return
@@ -193,58 +195,58 @@ def _find(path: Path) -> Iterator[tuple[str, Path]]:
         if compared and (path / f'{folder.name}.py').is_file():
             yield 'unfinished', folder
         else:
-            yield from _find(folder)
+            yield from _find(folder, (*above, path.resolve()))
 
 
 def _from_record(path: Path) -> Run:
     record = read_record(path)
     if record['status'] != 'complete':
         raise ValueError(f'{path}: this run failed; {failure_of(record)}')
-    config = identity(parse_config(record.get('config', ''), path))
     try:
-        areas = A.Areas(**{k: np.array(v, dtype=np.int64) for k, v in record['areas'].items()})
-        training = record['training_pixels']
-        memory = record['memory_mib']
-        checkpoint = record['checkpoint']
-        versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
-        check_metrics(areas, record['metrics'], str(path))
-        compared = {
-            'checkpoint': checkpoint['rule'],
-            'classes': record['classes'],
-            'test_labels': areas.label.tolist(),
-        }
-        return Run(
-            name=record['name'],
-            loss=record['setup']['loss'],
-            seed=record['seed'],
-            setup={**record['setup'], 'key': digest([record['setup']['key'], compared])},
-            classes=tuple(record['classes']),
-            per_class={name: 100 * f(areas) for name, f in PER_CLASS.items()},
-            # What is null, too, follows from the areas; so do the values of a class.
-            metrics=means_of(areas, record['metrics'])
-            | {
-                k: v
-                for k, v in record['metrics'].items()
-                if v is not None and ('/' not in k or k.startswith('tau='))
-            },
-            pixels=areas.label if training is None else np.array(training),
-            pixels_of='test' if training is None else 'training',
-            seconds=record['seconds_per_iteration'],
-            memory=memory['gpu'] or memory['process'],
-            memory_of='GPU' if memory['gpu'] else 'process',
-            evaluated=f'{record["images"]} test images, {checkpoint["rule"]} checkpoint '
-            f'({checkpoint["step"]})',
-            curves=record['curves'],
-            panel=tuple(record['panel']),
-            palette=_as_palette(record['palette']),
-            config_file=record['config_file'],
-            software=f'{record["device"]}; {versions}',
-            path=path,
-            config=config,
-            compared=compared,
-        )
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f'{path}: incomplete record, {error} is missing or malformed') from error
+        config = identity(parse_config(record['config'], path))
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f'{path}: its config is none of a run ({error})') from error
+    areas = A.Areas(*(np.array(record['areas'][name], dtype=np.int64) for name in A.Areas._fields))
+    training = record['training_pixels']
+    memory = record['memory_mib']
+    checkpoint = record['checkpoint']
+    versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
+    check_metrics(areas, record['metrics'], str(path))
+    compared = {
+        'checkpoint': checkpoint['rule'],
+        'classes': record['classes'],
+        'test_labels': areas.label.tolist(),
+    }
+    return Run(
+        name=record['name'],
+        loss=record['setup']['loss'],
+        seed=record['seed'],
+        setup={**record['setup'], 'key': digest([record['setup']['key'], compared])},
+        classes=tuple(record['classes']),
+        per_class={name: 100 * f(areas) for name, f in PER_CLASS.items()},
+        # What is null, too, follows from the areas; so do the values of a class.
+        metrics=means_of(areas, record['metrics'])
+        | {
+            k: v
+            for k, v in record['metrics'].items()
+            if v is not None and ('/' not in k or k.startswith('tau='))
+        },
+        pixels=areas.label if training is None else np.array(training),
+        pixels_of='test' if training is None else 'training',
+        seconds=record['seconds_per_iteration'],
+        memory=memory['gpu'] or memory['process'],
+        memory_of='GPU' if memory['gpu'] else 'process',
+        evaluated=f'{record["images"]} test images, {checkpoint["rule"]} checkpoint '
+        f'({checkpoint["step"]})',
+        curves=record['curves'],
+        panel=tuple(record['panel']),
+        palette=_as_palette(record['palette']),
+        config_file=record['config_file'],
+        software=f'{record["device"]}; {versions}',
+        path=path,
+        config=config,
+        compared=compared,
+    )
 
 
 def _from_work_dir(path: Path, trust_configs: bool) -> Run:

@@ -384,7 +384,7 @@ def broken_records(folder):
 
     path = folder / 'lacking.json'
     path.write_text(json.dumps({k: v for k, v in record('CE', 0).items() if k != 'areas'}))
-    yield path, "lacking.json: incomplete record, 'areas' is missing"
+    yield path, "lacking.json: damaged record, 'areas' is missing"
 
     failed = {**record('CE', 0), 'status': 'failed'}
     failed['failure'] = {'stage': 'training', 'returncode': 1, 'log_tail': 'a\nout of memory\n'}
@@ -410,3 +410,70 @@ def test_a_path_without_runs_is_named(tmp_path):
     runs, problems = load_runs([tmp_path / 'notes', tmp_path / 'absent'])
     assert runs == []
     assert 'neither a record' in problems[0] and 'does not exist' in problems[1]
+
+
+def places(node, path=()):
+    """Every place in a record, but into the words of a user."""
+    yield path
+    inner = node.items() if isinstance(node, dict) else []
+    if isinstance(node, list):
+        inner = list(enumerate(node))[:1]
+    for key, value in inner:
+        if path[:1] not in [('versions',), ('curves', 'x')]:
+            yield from places(value, (*path, key))
+
+
+WRONG = [None, 'text', -1, 1.5, [], {}, [[1]], True, 2**70, math.nan]
+
+
+def wrong_records():
+    shown = record('Recall', 0)
+    bare = {**shown, 'panel': []}  # pictures take time to decode
+    for path in list(places(shown))[1:]:
+        for value in WRONG:
+            one = json.loads(json.dumps(shown if path[0] == 'panel' else bare))
+            node = one
+            for key in path[:-1]:
+                node = node[key]
+            if node[path[-1]] != value:
+                node[path[-1]] = value
+                yield path, value, one
+
+
+def test_a_damaged_record_is_named_and_the_rest_is_reported(tmp_path):
+    good = work_dir(tmp_path / 'good')
+    path = tmp_path / 'bad.json'
+    tried = named = 0
+    for where, value, one in wrong_records():
+        path.write_text(json.dumps(one))
+        runs, problems = load_runs([good, path])
+        tried += 1
+        if problems:
+            named += 1
+            assert len(problems) == 1 and str(path) in problems[0], (where, value)
+            assert [run.name for run in runs] == ['good']
+        else:
+            # A value that could be: a number of another size, null where that means unknown.
+            assert len(runs) == 2, (where, value)
+    assert tried > 500 and named > 0.75 * tried
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'', b'[]', b'null', b'{"format": []}', b'\xff', b'[' * 100_000, b'{"a": NaN}', b'\x80\x04N.'],
+    ids=range(8),
+)
+def test_a_file_that_is_no_record_is_named(tmp_path, content):
+    (tmp_path / 'a.json').write_bytes(content)
+    (problem,) = load_runs([tmp_path])[1]
+    assert 'a.json' in problem
+
+
+def test_links_in_a_circle_have_an_end(tmp_path):
+    write_records(tmp_path / 'runs', losses=('CE',), seeds=(0,))
+    (tmp_path / 'runs' / 'again').symlink_to(tmp_path)
+    (tmp_path / 'self.json').symlink_to('self.json')
+    (tmp_path / 'runs' / 'there').symlink_to(tmp_path / 'runs' / 'back')
+    (tmp_path / 'runs' / 'back').symlink_to(tmp_path / 'runs' / 'there')
+    runs, _ = load_runs([tmp_path])
+    assert [run.name for run in runs] == ['model_ce_seed0']

@@ -44,9 +44,9 @@ def other(**changes):
 OTHERS = [
     other(seed=3),
     other(panel=[]),
-    other(status='failed'),
+    other(status='failed', failure=dict(stage='test', returncode=1, log_tail='')),
     other(metrics={'mIoU': None}),
-    other(setup={}),
+    other(device='another'),
 ]
 
 
