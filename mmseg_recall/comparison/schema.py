@@ -40,7 +40,8 @@ def _dict(check: Check) -> Check:
 def _with(**checks: Check) -> Check:
     return lambda value: (
         isinstance(value, dict)
-        and all(k in value and check(value[k]) for k, check in checks.items())
+        and value.keys() >= checks.keys()
+        and all(check(value[name]) for name, check in checks.items())
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_recall.comparison.panel import choose_images, make_panel, window_around
-from mmseg_recall.comparison.record import FORMAT, read_record, write_record
+from mmseg_recall.comparison.record import read_record, write_record
 from mmseg_recall.evaluation import Areas
+from tests.report.records import record
 
 
 def test_rarest_classes_each_in_the_image_that_shows_most_of_it():
@@ -82,7 +83,7 @@ def test_pieces_are_those_of_the_files(tmp_path, kind):
     shown = [os.fsencode(name).decode(errors='replace') for name in names]
     assert (pole['class'], pole['image']) == ('pole', shown[0])
     assert (road['class'], road['image']) == ('road', shown[1])
-    write_record(tmp_path / 'a.json', dict(format=FORMAT, panel=[pole, road]))
+    write_record(tmp_path / 'a.json', {**record('CE', 0), 'panel': [pole, road]})
     assert read_record(tmp_path / 'a.json')['panel'] == [pole, road]
     x0, y0, x1, y1 = pole['box']
     assert (x1 - x0, y1 - y0) == (20, 10)
