@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Errors stay; progress, and warnings about the package index, go.
 PIP_FLAGS := -qq --progress-bar off
 
-# What `make results` compares; RAW_CAMVID as tools/dataset_converters/camvid.py takes it.
+# What `make results` compares; RAW_CAMVID as tools/convert_dataset.py takes it.
 LOSSES := ce recall inverse_frequency class_balanced focal ohem soft_iou lovasz
 RAW_CAMVID ?= ../shared/data/camvid
 # The study's own records, and those of the losses that it shares with `make results`.
@@ -70,7 +70,7 @@ report: .venv/ready
 
 # The published records again: 98 runs, hours on two cores. Killed, it goes on where it was.
 results: .venv-torchvision/ready
-	.venv-torchvision/bin/python tools/dataset_converters/camvid.py $(RAW_CAMVID) --out data/camvid
+	.venv-torchvision/bin/python tools/convert_dataset.py camvid $(RAW_CAMVID) --out data/camvid
 	.venv-torchvision/bin/python tools/class_statistics.py results/deeplabv3plus_lite0_camvid.py
 	.venv-torchvision/bin/python tools/model_converters/efficientnet_lite0.py \
 		checkpoints/efficientnet_lite0.pth
@@ -78,9 +78,9 @@ results: .venv-torchvision/ready
 		--losses $(LOSSES) --seeds 0 1 2 --jobs 2 --out work_dirs/camvid
 	.venv-torchvision/bin/python tools/publish_records.py work_dirs/camvid --out results/camvid \
 		--no-pictures
-	.venv-torchvision/bin/python tools/dataset_converters/mini_scenes.py \
+	.venv-torchvision/bin/python tools/render_mini_scenes.py \
 		--out data/synthia-mini-raw --frames 40 --size 384x192 --seed 0
-	.venv-torchvision/bin/python tools/dataset_converters/synthia_seqs.py \
+	.venv-torchvision/bin/python tools/convert_dataset.py synthia \
 		data/synthia-mini-raw --out data/synthia-mini
 	.venv-torchvision/bin/python tools/class_statistics.py \
 		configs/inverse_frequency/deeplabv3_r18_synthia-mini.py

@@ -80,12 +80,19 @@ def run(title: str, log: Path, *command: str | Path) -> None:
 
 def prepare_data(logs: Path) -> None:
     """Render and convert the scenes unless that is done, and count their classes."""
-    converters = TOOLS / 'dataset_converters'
     raw, out = Path('data/synthia-mini-raw'), Path('data/synthia-mini')
     # The converter makes its folder under this name only once it is complete.
     if not out.is_dir():
-        run('Rendering', logs / 'render.log', converters / 'mini_scenes.py', '--out', raw)
-        run('Converting', logs / 'convert.log', converters / 'synthia_seqs.py', raw, '--out', out)
+        run('Rendering', logs / 'render.log', TOOLS / 'render_mini_scenes.py', '--out', raw)
+        run(
+            'Converting',
+            logs / 'convert.log',
+            TOOLS / 'convert_dataset.py',
+            'synthia',
+            raw,
+            '--out',
+            out,
+        )
     run('Counting', logs / 'count.log', TOOLS / 'class_statistics.py', config_path('recall'))
 
 

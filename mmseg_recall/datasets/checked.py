@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
+from .convert import converters
 from .files import unreadable
 
 
@@ -17,18 +19,22 @@ class CheckedSegDataset(BaseSegDataset):
     a worker, at the first batch that draws it. Contents are the business of
     :class:`mmseg_recall.hooks.CheckDatasetHook`.
 
+    Args:
+        img_suffix: Suffix of the image files.
+        **kwargs: Arguments of :class:`mmseg.datasets.BaseSegDataset`.
+
     Raises:
         FileNotFoundError: The image folder is missing or has no image, or a label is missing.
         ValueError: An image or label has no bytes, or is nothing that can be read.
     """
 
-    CONVERTER: str
-    """The command that makes the tree, for the error message."""
+    def __init__(self, img_suffix: str = '.png', **kwargs: Any) -> None:
+        super().__init__(img_suffix=img_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         folder = self.data_prefix['img_path']
         if not os.path.isdir(folder):
-            raise FileNotFoundError(f'No image folder {folder}; make it with: {self.CONVERTER}')
+            raise FileNotFoundError(f'No image folder {folder}. {self._cure()}')
         try:
             samples = super().load_data_list()
         except FileNotFoundError:
@@ -36,14 +42,20 @@ class CheckedSegDataset(BaseSegDataset):
         except OSError as error:
             raise unreadable(error.filename, error) from error
         if not samples:
-            raise FileNotFoundError(
-                f'No {self.img_suffix} images in {folder}; make them with: {self.CONVERTER}'
-            )
+            raise FileNotFoundError(f'No {self.img_suffix} images in {folder}. {self._cure()}')
         for sample in samples:
             for kind in ('img_path', 'seg_map_path'):
                 if kind in sample:
                     _check_file(sample[kind], sample['img_path'])
         return samples
+
+    def _cure(self) -> str:
+        name = type(self).__module__.rsplit('.', 1)[-1].replace('_', '-')
+        where = 'Set data_root to where the dataset lies'
+        if name not in converters():
+            return f'{where}; docs/datasets.md says where it comes from'
+        out = self.data_root or f'data/{name}'
+        return f'{where}, or make it: python tools/convert_dataset.py {name} RAW --out {out}'
 
 
 def _check_file(path: str, image: str) -> None:

@@ -1,4 +1,9 @@
-"""What every converter does: pairs of raw files in, a whole tree in mmseg's layout out."""
+"""What every converter does: pairs of raw files in, a whole tree in mmseg's layout out.
+
+The converter of a dataset is a module ``convert_NAME.py`` of this package with two functions:
+``find_pairs``, which lists what is to be converted, and ``read_raw_label``, which reads a label as
+class ids.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,9 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import NamedTuple
 
 import cv2
@@ -20,8 +27,8 @@ from .parallel import parallel_map
 class Pair(NamedTuple):
     """A raw image with its raw label, and where they go.
 
-    The image goes to ``images/SPLIT/NAME``, the label to ``annotations/SPLIT`` under the same name
-    with the suffix ``.png``.
+    The image goes to ``images/SPLIT/NAME``, which ends in ``.png`` or as the raw image does, the
+    label to ``annotations/SPLIT`` under the same name with the suffix ``.png``.
     """
 
     raw_image: Path
@@ -62,16 +69,19 @@ def split_names(names: Iterable[str]) -> dict[str, list[str]]:
     return {'train': names[:train], 'val': names[train : train + val], 'test': names[train + val :]}
 
 
-ReadLabel = Callable[[Path], np.ndarray]
+def converters() -> list[str]:
+    """Names of the datasets that have a converter.
+
+    Example:
+        >>> converters()
+        ['camvid', 'synthia', 'virtual-kitti']
+    """
+    modules = iter_modules([str(Path(__file__).parent)])
+    found = (m.name.removeprefix('convert_') for m in modules if m.name.startswith('convert_'))
+    return sorted(name.replace('_', '-') for name in found)
 
 
-def convert_tree(
-    name: str,
-    raw: str | Path,
-    out: str | Path,
-    find_pairs: Callable[[Path], list[Pair]],
-    read_label: ReadLabel,
-) -> None:
+def convert_dataset(name: str, raw: str | Path, out: str | Path) -> None:
     """Convert all pairs of ``raw`` into ``out/{images,annotations}/SPLIT``, on all cores.
 
     Images whose new name keeps their suffix are hard-linked where the file system allows and
@@ -80,32 +90,32 @@ def convert_tree(
     that have changed since is made anew. Where ``out`` is complete, nothing is done.
 
     Args:
-        name: Of the dataset.
+        name: Of the dataset; one of :func:`converters`.
         raw: Folder of the raw files.
         out: Folder to make.
-        find_pairs: From ``raw`` to what to convert; a new name ends in ``.png`` or as the raw image
-            does.
-        read_label: Picklable function from a raw label's path to ids, uint8, (height, width).
 
     Raises:
         FileNotFoundError: An image has no label, or a label no image; raised before anything is
             written.
         ValueError: A file cannot be read, is damaged, of the wrong kind or size, or has an unknown
-            id.
+            id; or there is no such converter.
         FileExistsError: ``out`` or ``out.partial`` has something in it that was not made from
             ``raw``.
         OSError: A file cannot be written, for want of space, say.
     """
+    if name not in converters():
+        raise ValueError(f'no converter of {name!r}; there are those of {converters()}')
+    converter = import_module(f'.convert_{name.replace("-", "_")}', __package__)
     raw, tool = Path(raw), f'the converter of {name}'
     source = str(raw.resolve())
     if is_complete(Path(out), tool, source):
         return
-    pairs = find_pairs(raw)
+    pairs = converter.find_pairs(raw)
     _refuse_unpaired(pairs)
     with whole_folder(Path(out), tool, source) as (folder, manifest):
         states = _remove_outdated(pairs, folder, manifest)
         write_manifest(folder, Manifest(tool, source, states))
-        convert = partial(_convert_pair, read_label=read_label, folder=folder)
+        convert = partial(_convert_pair, read_label=converter.read_raw_label, folder=folder)
         for _ in parallel_map(convert, pairs, f'Converting {name}'):
             pass
         _refuse_strays(folder, states)
@@ -168,7 +178,7 @@ def _refuse_unpaired(pairs: Sequence[Pair]) -> None:
         )
 
 
-def _convert_pair(pair: Pair, read_label: ReadLabel, folder: Path) -> None:
+def _convert_pair(pair: Pair, read_label: Callable[[Path], np.ndarray], folder: Path) -> None:
     image, label = pair.converted(folder)
     if image.exists() and label.exists():
         return

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from .camvid import CamVidDataset
-from .convert import Pair, convert_tree
+from .convert import Pair
 from .files import image_header, read_whole
 
 LAYOUTS = {
@@ -79,18 +79,3 @@ def read_raw_label(path: Path) -> np.ndarray:
             f'{path}: unknown class ids {unknown.tolist()}; CamVid has 0 to 11 and 255'
         )
     return ids
-
-
-def convert_camvid(raw: str | Path, out: str | Path) -> None:
-    """Convert a CamVid tree to ``out/{images,annotations}/{train,val,test}``, all PNG.
-
-    Args:
-        raw: Where CamVid is; see :func:`find_pairs`.
-        out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
-
-    Raises:
-        FileNotFoundError: A split, a label or an image is missing.
-        ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
-        FileExistsError: ``out`` has something in it that was not made from ``raw``.
-    """
-    convert_tree('CamVid', raw, out, find_pairs, read_raw_label)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .convert import Pair, convert_tree, split_names
+from .convert import Pair, split_names
 from .files import image_header, read_whole
 from .synthia import SYNTHIA_IDS
 
@@ -72,21 +72,3 @@ def read_raw_label(path: Path) -> np.ndarray:
             f'{path}: unknown class ids {unknown.tolist()}; SYNTHIA has 0 to {len(SYNTHIA_IDS) - 1}'
         )
     return ids.astype(np.uint8)
-
-
-def convert_synthia_seqs(raw: str | Path, out: str | Path) -> None:
-    """Convert a raw SYNTHIA-SEQS tree to ``out/{images,annotations}/{train,val,test}``.
-
-    The labels written are 8-bit PNG with the raw ids 0-15, which
-    :class:`~mmseg_recall.datasets.SynthiaSeqsDataset` maps when it loads them.
-
-    Args:
-        raw: Folder of one sequence; see :func:`find_pairs`.
-        out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
-
-    Raises:
-        FileNotFoundError: A view, a label or an image is missing.
-        ValueError: A file is damaged, of the wrong kind or size, or has an unknown id.
-        FileExistsError: ``out`` has something in it that was not made from ``raw``.
-    """
-    convert_tree('SYNTHIA-SEQS', raw, out, find_pairs, read_raw_label)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .convert import Pair, convert_tree, split_names
+from .convert import Pair, split_names
 from .files import image_header, read_whole
 from .virtual_kitti import UNDEFINED_COLOUR, VIRTUAL_KITTI_COLOURS
 
@@ -115,18 +115,3 @@ def read_raw_label(path: Path) -> np.ndarray:
             f'the {len(VIRTUAL_KITTI_COLOURS)} class colours of its colors.txt, and black'
         )
     return _SORTED_IDS[nearest].astype(np.uint8)
-
-
-def convert_virtual_kitti(raw: str | Path, out: str | Path) -> None:
-    """Convert a Virtual KITTI 2 tree to ``out/{images,annotations}/{train,val,test}``.
-
-    Args:
-        raw: Where the release is; see :func:`find_pairs`.
-        out: Folder to make; see :func:`~mmseg_recall.datasets.convert.convert_tree`.
-
-    Raises:
-        FileNotFoundError: A view, a label or an image is missing.
-        ValueError: A file is damaged, of the wrong kind or size, or has an unknown colour.
-        FileExistsError: ``out`` has something in it that was not made from ``raw``.
-    """
-    convert_tree('Virtual KITTI 2', raw, out, find_pairs, read_raw_label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmseg.registry import DATASETS
 
@@ -49,7 +49,6 @@ class SynthiaSeqsDataset(CheckedSegDataset):
 
     Args:
         protocol: ``'paper'`` or ``'authors'``.
-        img_suffix: Suffix of the image files.
         metainfo: As in mmseg; ``classes`` may name any of the 16 ids, in any order, and then
             takes precedence over ``protocol``.
         **kwargs: Arguments of :class:`mmseg.datasets.BaseSegDataset`.
@@ -74,23 +73,18 @@ class SynthiaSeqsDataset(CheckedSegDataset):
         classes=SYNTHIA_CLASSES,
         palette=[list(SYNTHIA_IDS[name]) for name in SYNTHIA_CLASSES],
     )
-    CONVERTER = 'python tools/dataset_converters/synthia_seqs.py RAW --out data/synthia'
     PROTOCOLS: ClassVar[dict[str, tuple[str, ...]]] = {
         'paper': SYNTHIA_CLASSES,
         'authors': tuple(SYNTHIA_IDS),
     }
 
     def __init__(
-        self,
-        protocol: str = 'paper',
-        img_suffix: str = '.png',
-        metainfo: dict | None = None,
-        **kwargs,
+        self, protocol: str = 'paper', metainfo: dict | None = None, **kwargs: Any
     ) -> None:
         if protocol not in self.PROTOCOLS:
             raise ValueError(f'protocol must be one of {list(self.PROTOCOLS)}, not {protocol!r}')
         metainfo = {'classes': self.PROTOCOLS[protocol], **(metainfo or {})}
-        super().__init__(img_suffix=img_suffix, metainfo=metainfo, **kwargs)
+        super().__init__(metainfo=metainfo, **kwargs)
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:

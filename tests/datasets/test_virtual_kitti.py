@@ -3,15 +3,11 @@ import numpy as np
 import pytest
 from mmseg.registry import DATASETS
 
-from mmseg_recall.datasets.convert import split_names
-from mmseg_recall.datasets.convert_virtual_kitti import (
-    LAYOUTS,
-    convert_virtual_kitti,
-    find_pairs,
-    read_raw_label,
-)
+from mmseg_recall.datasets.convert import convert_dataset, split_names
+from mmseg_recall.datasets.convert_virtual_kitti import LAYOUTS, find_pairs, read_raw_label
 
 from . import stubs
+from .raw.virtual_kitti import write_raw
 
 FRAMES = {'Scene01': 447, 'Scene02': 233, 'Scene06': 270, 'Scene18': 339, 'Scene20': 837}
 """Frames of each scene in the release, 2126 in all, for each of 20 views."""
@@ -41,7 +37,7 @@ def test_split_sizes_of_the_release():
 
 
 def test_all_views_of_a_moment_are_in_one_split(tmp_path):
-    stubs.raw_virtual_kitti(tmp_path, 10)
+    write_raw(tmp_path, 10)
     moments = {}
     for pair in find_pairs(tmp_path):
         scene, frame = pair.name[:7], pair.name[-9:]
@@ -55,8 +51,8 @@ def test_all_views_of_a_moment_are_in_one_split(tmp_path):
 @pytest.mark.parametrize('archives', LAYOUTS.values(), ids=['together', 'apart'])
 def test_release(tmp_path, archives):
     raw, out = tmp_path / 'raw', tmp_path / 'out'
-    truth = stubs.raw_virtual_kitti(raw, 10, archives)
-    convert_virtual_kitti(raw, out)
+    truth = write_raw(raw, 10, archives)
+    convert_dataset('virtual-kitti', raw, out)
     loaded = {}
     for split in ('train', 'val', 'test'):
         loaded.update(load(out, split))
@@ -72,7 +68,7 @@ def test_release(tmp_path, archives):
 
 
 def test_an_alpha_channel_is_not_read(tmp_path):
-    truth = stubs.raw_virtual_kitti(tmp_path, 1)
+    truth = write_raw(tmp_path, 1)
     path, ids = next(iter(truth.items()))
     label = cv2.imread(str(path))
     alpha = np.arange(label.shape[1], dtype=np.uint8) + np.zeros_like(label[..., :1, 0])
@@ -81,7 +77,7 @@ def test_an_alpha_channel_is_not_read(tmp_path):
 
 
 def test_a_missing_view_is_named(tmp_path):
-    stubs.raw_virtual_kitti(tmp_path, 1)
+    write_raw(tmp_path, 1)
     (tmp_path / 'Scene18' / 'fog' / 'frames' / 'rgb' / 'Camera_1').rename(tmp_path / 'elsewhere')
     with pytest.raises(FileNotFoundError, match='Scene18/fog/frames/rgb/Camera_1'):
         find_pairs(tmp_path)

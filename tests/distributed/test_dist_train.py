@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmseg_recall.datasets.convert_synthia import convert_synthia_seqs
+from mmseg_recall.datasets.convert import convert_dataset
 from mmseg_recall.datasets.mini_scenes import write_mini_scenes
 from tests.tools.run import ROOT, run
 
@@ -66,7 +66,7 @@ def logged(work_dir: Path) -> list[dict[str, float]]:
 @pytest.mark.slow
 def test_two_ranks_with_batch_3_follow_one_with_batch_6(tmp_path: Path) -> None:
     write_mini_scenes(tmp_path / 'raw', frames=10, width=96, height=48, seed=0)
-    convert_synthia_seqs(tmp_path / 'raw', tmp_path / 'data')
+    convert_dataset('synthia', tmp_path / 'raw', tmp_path / 'data')
     common = options(tmp_path / 'data')
     one, two = tmp_path / 'one', tmp_path / 'two'
     run(

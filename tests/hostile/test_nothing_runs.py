@@ -41,6 +41,8 @@ ENTRY_POINTS = {
     'mmseg_recall/comparison/benchmark.py': {'torch.load': 'with weights_only'},
     'mmseg_recall/comparison/plan.py': {'Config.fromfile': 'of the configs and losses named'},
     'mmseg_recall/comparison/trial.py': {'Config.fromfile': 'of the configs that plan.py has read'},
+    'mmseg_recall/datasets/__init__.py': {'import_module': 'of the modules of the package'},
+    'mmseg_recall/datasets/convert.py': {'import_module': 'of the modules of the package'},
     'mmseg_recall/evaluation/per_class_iou_metric.py': {'np.load': 'without pickles'},
     'mmseg_recall/losses/__init__.py': {'import_module': 'of the modules of the package'},
     'mmseg_recall/report/load.py': {'Config.fromfile': 'with --trust-configs only'},

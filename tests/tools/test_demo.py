@@ -15,9 +15,8 @@ pytestmark = pytest.mark.slow
 def test_table_agrees_with_stock_test(tmp_path):
     # The demo makes data/ where it runs; a tiny set in its place is taken as complete.
     raw, data = tmp_path / 'data/synthia-mini-raw', tmp_path / 'data/synthia-mini'
-    converters = ROOT / 'tools/dataset_converters'
-    run(converters / 'mini_scenes.py', '--out', raw, '--frames', '10', '--size', '96x48')
-    run(converters / 'synthia_seqs.py', raw, '--out', data)
+    run(ROOT / 'tools/render_mini_scenes.py', '--out', raw, '--frames', '10', '--size', '96x48')
+    run(ROOT / 'tools/convert_dataset.py', 'synthia', raw, '--out', data)
     output = run(
         ROOT / 'tools/demo.py', '--work-dir', 'demo', '--cfg-options',
         'train_dataloader.dataset.pipeline.2.crop_size=(48,96)',

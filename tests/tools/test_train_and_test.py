@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_recall.datasets.convert_synthia import convert_synthia_seqs
+from mmseg_recall.datasets.convert import convert_dataset
 from mmseg_recall.datasets.mini_scenes import write_mini_scenes
 
 from .run import ROOT, run
@@ -23,7 +23,7 @@ def options(tmp_path_factory) -> list[str]:
     """Overrides for a tiny rendered set and four iterations."""
     folder = tmp_path_factory.mktemp('mini')
     write_mini_scenes(folder / 'raw', frames=10, width=96, height=48, seed=0)
-    convert_synthia_seqs(folder / 'raw', folder / 'data')
+    convert_dataset('synthia', folder / 'raw', folder / 'data')
     roots = [
         f'{s}_dataloader.dataset.data_root={folder / "data"}' for s in ('train', 'val', 'test')
     ]

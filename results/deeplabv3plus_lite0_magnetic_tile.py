@@ -1,0 +1,10 @@
+_base_ = [
+    'deeplabv3plus_lite0.py',
+    '../configs/_base_/datasets/magnetic_tile.py',
+    '../configs/_base_/losses/ce.py',
+    '../configs/_base_/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=(224, 224)), decode_head=dict(num_classes=6))
+train_dataloader = dict(batch_size=4)
+val_dataloader = None
+val_evaluator = None
