@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmseg.registry import DATASETS
 
@@ -49,3 +49,6 @@ class CamVidDataset(CheckedSegDataset):
             [0, 128, 192],
         ],
     )
+
+    def __init__(self, img_suffix: str = '.png', **kwargs: Any) -> None:
+        super().__init__(img_suffix=img_suffix, **kwargs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
@@ -19,17 +18,10 @@ class CheckedSegDataset(BaseSegDataset):
     a worker, at the first batch that draws it. Contents are the business of
     :class:`mmseg_recall.hooks.CheckDatasetHook`.
 
-    Args:
-        img_suffix: Suffix of the image files.
-        **kwargs: Arguments of :class:`mmseg.datasets.BaseSegDataset`.
-
     Raises:
         FileNotFoundError: The image folder is missing or has no image, or a label is missing.
         ValueError: An image or label has no bytes, or is nothing that can be read.
     """
-
-    def __init__(self, img_suffix: str = '.png', **kwargs: Any) -> None:
-        super().__init__(img_suffix=img_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         folder = self.data_prefix['img_path']

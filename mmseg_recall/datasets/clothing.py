@@ -11,7 +11,7 @@ from .checked import CheckedSegDataset
 
 @DATASETS.register_module()
 class ClothingDataset(CheckedSegDataset):
-    """Clothing Co-Parsing in mmseg's layout: PNG images, 8-bit labels 0-58.
+    """Clothing Co-Parsing in mmseg's layout: JPEG images, 8-bit labels 0-58.
 
     Example:
         >>> len(ClothingDataset(lazy_init=True).metainfo['classes'])

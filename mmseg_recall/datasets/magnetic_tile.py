@@ -11,7 +11,7 @@ from .checked import CheckedSegDataset
 
 @DATASETS.register_module()
 class MagneticTileDataset(CheckedSegDataset):
-    """Magnetic tiles in mmseg's layout: PNG images, 8-bit labels 0-5.
+    """Magnetic tiles in mmseg's layout: JPEG images, 8-bit labels 0-5.
 
     Example:
         >>> MagneticTileDataset(lazy_init=True).metainfo['classes'][1]

@@ -11,7 +11,7 @@ from .checked import CheckedSegDataset
 
 @DATASETS.register_module()
 class NeuSegDataset(CheckedSegDataset):
-    """NEU-Seg in mmseg's layout: PNG images, 8-bit labels 0-3.
+    """NEU-Seg in mmseg's layout: JPEG images, 8-bit labels 0-3.
 
     Example:
         >>> NeuSegDataset(lazy_init=True).metainfo['classes']

@@ -49,6 +49,7 @@ class SynthiaSeqsDataset(CheckedSegDataset):
 
     Args:
         protocol: ``'paper'`` or ``'authors'``.
+        img_suffix: Suffix of the image files.
         metainfo: As in mmseg; ``classes`` may name any of the 16 ids, in any order, and then
             takes precedence over ``protocol``.
         **kwargs: Arguments of :class:`mmseg.datasets.BaseSegDataset`.
@@ -79,12 +80,16 @@ class SynthiaSeqsDataset(CheckedSegDataset):
     }
 
     def __init__(
-        self, protocol: str = 'paper', metainfo: dict | None = None, **kwargs: Any
+        self,
+        protocol: str = 'paper',
+        img_suffix: str = '.png',
+        metainfo: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         if protocol not in self.PROTOCOLS:
             raise ValueError(f'protocol must be one of {list(self.PROTOCOLS)}, not {protocol!r}')
         metainfo = {'classes': self.PROTOCOLS[protocol], **(metainfo or {})}
-        super().__init__(metainfo=metainfo, **kwargs)
+        super().__init__(img_suffix=img_suffix, metainfo=metainfo, **kwargs)
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:

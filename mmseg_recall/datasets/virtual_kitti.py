@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmseg.registry import DATASETS
 
@@ -48,6 +48,3 @@ class VirtualKitti2Dataset(CheckedSegDataset):
         classes=tuple(VIRTUAL_KITTI_COLOURS),
         palette=[list(colour) for colour in VIRTUAL_KITTI_COLOURS.values()],
     )
-
-    def __init__(self, img_suffix: str = '.jpg', **kwargs: Any) -> None:
-        super().__init__(img_suffix=img_suffix, **kwargs)
