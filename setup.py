@@ -1,37 +1,51 @@
-"""Packaging. The settings of the development tools are in pyproject.toml."""
+"""The parts of the build that pyproject.toml cannot say: the kernel, and the folder for mim."""
 
-import re
-import runpy
 import shutil
 import zlib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmseg_recall/__init__.py').read_text())[1]
-# stack.py imports nothing that is not in the standard library.
-STACK = runpy.run_path(str(ROOT / 'mmseg_recall/stack.py'))
-
-
-def requirements(ranges: dict[str, tuple[str, str]]) -> list[str]:
-    return [f'{dist}>={low},<{high}' for dist, (low, high) in ranges.items()]
-
-
-# mmseg imports ftfy and regex without requiring them.
-STACK_EXTRAS = {
-    name: [*requirements(ranges), 'ftfy', 'regex'] for name, ranges in STACK['STACKS'].items()
-}
 SOURCE = 'mmseg_recall/functional/engines/cpu_kernels.c'
-# A shared library of plain C, not a Python module. Optional: torch does its work without it.
+UNIX_FLAGS = ['-O3', '-g0', '-fno-math-errno', '-fno-trapping-math', '-fopenmp-simd']
+MSVC_FLAGS = ['/O2', '/std:c11', '/openmp:experimental']
+# Optional: torch's operations do its work without it.
 KERNELS = Extension(
     'mmseg_recall.functional.engines._cpu_kernels',
     [SOURCE],
     define_macros=[('SOURCE_CHECKSUM', f'{zlib.crc32((ROOT / SOURCE).read_bytes())}u')],
-    extra_compile_args=['-O3', '-g0', '-fno-math-errno', '-fno-trapping-math', '-fopenmp-simd'],
     optional=True,
 )
+
+
+class BuildLibrary(build_ext):
+    """Build a library of plain C that ctypes loads: no Python module, whichever Python loads it."""
+
+    def build_extensions(self) -> None:
+        msvc = self.compiler.compiler_type == 'msvc'
+        KERNELS.extra_compile_args = MSVC_FLAGS if msvc else UNIX_FLAGS
+        if not msvc:  # a Python with a shared library would leave its own path in ours
+            linker = self.compiler.linker_so
+            self.compiler.linker_so = [part for part in linker if not part.startswith('-Wl,-rpath')]
+        super().build_extensions()
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return ext.export_symbols  # no PyInit function
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace('.', '/') + EXTENSION_SUFFIXES[-1]  # no version of Python
+
+
+class WheelForEachPython(bdist_wheel):
+    """Tag the wheel with the platform only."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return 'py3', 'none', super().get_tag()[2]
 
 
 class BuildWithMim(build_py):
@@ -51,35 +65,10 @@ class BuildWithMim(build_py):
 
 
 setup(
-    name='mmseg_recall',
-    version=VERSION,
-    description='Recall loss and the losses it is compared with, for MMSegmentation',
-    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').is_file() else '',
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    python_requires='>=3.10',
-    packages=find_packages(include=['mmseg_recall', 'mmseg_recall.*']),
-    include_package_data=True,
     ext_modules=[KERNELS],
-    install_requires=['torch>=2.4'],
-    extras_require={
-        **STACK_EXTRAS,
-        # For the onedl stack. mmpretrain imports torchvision without requiring it.
-        'classification': [
-            *requirements(STACK['MMPRETRAIN']['onedl']),
-            'scikit-learn',
-            'torchvision',
-        ],
-        'report': ['jinja2', 'matplotlib'],
-        # Triton comes with torch for GPUs; the tests interpret and compile its kernels without one.
-        'dev': [
-            'hypothesis',
-            'pytest',
-            'pytest-cov',
-            'ruff>=0.17,<0.18',
-            'setuptools>=70.1',
-            "triton>=3,<4; platform_system == 'Linux'",
-        ],
+    cmdclass={
+        'bdist_wheel': WheelForEachPython,
+        'build_ext': BuildLibrary,
+        'build_py': BuildWithMim,
     },
-    cmdclass={'build_py': BuildWithMim},
 )

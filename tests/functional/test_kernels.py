@@ -49,7 +49,7 @@ def test_a_build_of_another_source_is_left_alone(tmp_path) -> None:
 def test_a_damaged_build_is_left_alone(tmp_path) -> None:
     for path in Path(cpu_library.__file__).parent.glob('cpu_*.*'):
         shutil.copy(path, tmp_path)
-    (tmp_path / f'_cpu_kernels{EXTENSION_SUFFIXES[0]}').write_bytes(b'no library')
+    (tmp_path / f'_cpu_kernels{EXTENSION_SUFFIXES[-1]}').write_bytes(b'no library')
     name = f'{cpu_library.__package__}.elsewhere'
     spec = importlib.util.spec_from_file_location(name, tmp_path / 'cpu_library.py')
     elsewhere = importlib.util.module_from_spec(spec)

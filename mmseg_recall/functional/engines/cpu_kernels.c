@@ -17,12 +17,17 @@
 #define VECTOR 16        /* a strip is a multiple of it */
 #define STRIP_SIZE 16384 /* logits: 64 KiB */
 
+#if defined(_WIN32)
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED
+#endif
 /* One build for all processors: the loader takes the widest vectors that this one has. */
 #if defined(__x86_64__) && defined(__GLIBC__) && \
     (defined(__clang__) ? __clang_major__ >= 18 : __GNUC__ >= 12)
 #define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) int64_t
 #else
-#define KERNEL int64_t
+#define KERNEL EXPORTED int64_t
 #endif
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
@@ -35,7 +40,7 @@
 #endif
 
 /* Tells of which source this is the build: setup.py defines it. */
-int32_t source_checksum(void) { return (int32_t)SOURCE_CHECKSUM; }
+EXPORTED int32_t source_checksum(void) { return (int32_t)SOURCE_CHECKSUM; }
 
 /* cpu_library.py has the same. */
 typedef struct {

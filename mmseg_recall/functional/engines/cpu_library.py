@@ -49,7 +49,7 @@ WITH_MEMORY = (Tensor, Parameter)
 
 def _load() -> ctypes.CDLL | None:
     source = Path(__file__).with_name('cpu_kernels.c')
-    built = [source.with_name(f'_cpu_kernels{suffix}') for suffix in EXTENSION_SUFFIXES]
+    built = [source.with_name(f'_cpu_kernels{suffix}') for suffix in reversed(EXTENSION_SUFFIXES)]
     path = next((p for p in built if p.is_file()), None)
     if path is None:
         return None
