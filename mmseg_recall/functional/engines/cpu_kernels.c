@@ -32,7 +32,9 @@
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED __attribute__((aligned(64)))
-#define PREFETCH(address, to_write) __builtin_prefetch(address, to_write, 2)
+/* clang wants a constant where gcc takes an argument of an inlined function. */
+#define PREFETCH(address, to_write) \
+    ((to_write) ? __builtin_prefetch(address, 1, 2) : __builtin_prefetch(address, 0, 2))
 #else
 #define INLINE static inline
 #define ALIGNED
@@ -141,7 +143,7 @@ INLINE int64_t read_labels(Strip *s, const Block *b) {
     for (int64_t i = 0; i < s->n; i++) {
         int64_t known = (target[i] >= 0) & (target[i] < b->num_classes);
         int64_t ignored = b->has_ignore & (target[i] == b->ignore_index);
-        s->label[i] = known & !ignored ? (int32_t)target[i] : -1;
+        s->label[i] = (known & !ignored) ? (int32_t)target[i] : -1;
         unknown += !(known | ignored);
     }
     return unknown;
@@ -313,7 +315,7 @@ INLINE void seesaw_softmax(Strip *s, const float *x, int64_t stride, int64_t len
             float v = from[i] - own[i];
             v += q * (v < 0.0f ? 0.0f : v);
             e[i] = v;
-            top[i] = (v > top[i]) & (added[label[i]] >= -FLT_MAX) ? v : top[i];
+            top[i] = ((v > top[i]) & (added[label[i]] >= -FLT_MAX)) ? v : top[i];
         }
     }
     /* Less the largest that counts, because large logits have no digits left for the mitigation. */
