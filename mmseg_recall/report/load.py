@@ -227,7 +227,7 @@ def _from_record(path: Path) -> Run:
         # What is null, too, follows from the areas; so do the values of a class.
         metrics=means_of(areas, record['metrics'])
         | {
-            k: v
+            k: float(v)
             for k, v in record['metrics'].items()
             if v is not None and ('/' not in k or k.startswith('tau='))
         },

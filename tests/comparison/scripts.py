@@ -68,6 +68,8 @@ def train() -> None:
             if step == 15 and how == 'fail' and 'recall' in work_dir.name:
                 print('the loss [red]exploded[/blue] in [1, 2]')
                 sys.exit(3)
+            if how == 'slow':
+                time.sleep(0.03)
             if step == 15 and how == 'wait':
                 time.sleep(600)
             if step % 10 == 0:
