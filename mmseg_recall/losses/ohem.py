@@ -13,11 +13,13 @@ from .base import SegmentationLoss, times_pixel_weight
 class OHEMLoss(SegmentationLoss):
     """Online hard example mining: mean cross-entropy of the hardest valid pixels of the batch.
 
-    The ceil(ratio N) pixels of highest loss among all N valid pixels of the batch take part.
-    Across ranks each rank ranks its own pixels.
+    The k = ceil(ratio N) pixels of highest loss among all N valid pixels of the batch take part;
+    pixels that tie for the last places share them. Across W ranks the k are those of the whole
+    batch, and each rank returns W times its share of the mean.
 
     Args:
         ratio: Share of the valid pixels to keep, in (0, 1].
+        sync_stats: Find the k over all ranks. With False each rank finds its own.
         kwargs: Of :class:`SegmentationLoss`.
 
     Raises:
@@ -34,14 +36,16 @@ class OHEMLoss(SegmentationLoss):
 
     default_name = 'loss_ohem'
 
-    def __init__(self, ratio: float = 0.7, **kwargs: Any) -> None:
+    def __init__(self, ratio: float = 0.7, sync_stats: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < ratio <= 1:
             raise ValueError(f'ratio must be in (0, 1], got {ratio}')
         self.ratio = ratio
+        self.sync_stats = sync_stats
 
     def compute(
         self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
         nll, valid = checked_pixel_nll(logits, target, ignore_index)
-        return hardest_mean(times_pixel_weight(nll, valid, pixel_weight), valid, self.ratio)
+        losses = times_pixel_weight(nll, valid, pixel_weight)
+        return hardest_mean(losses, valid, self.ratio, sync=self.sync_stats)
