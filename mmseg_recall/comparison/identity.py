@@ -23,9 +23,9 @@ NOT_THE_RUN = {
     'vis_backends',
     'experiment_name',
     'custom_imports',
-    'runner_type',
     'fused_tail',
 }
+RUNNERS_THAT_SWAP = ('LossRunner', 'HeadRunner')
 SCHEDULE = ('param_scheduler', 'train_cfg', 'default_hooks')
 
 
@@ -74,6 +74,8 @@ def identity(cfg: Config) -> Identity:
     values = cfg.to_dict()
     setup = {k: v for k, v in values.items() if k not in NOT_THE_RUN and v is not None}
     loss = {k: setup.pop(k) for k in ('loss_decode', 'class_counts') if k in setup}
+    if setup.get('runner_type') in RUNNERS_THAT_SWAP:
+        del setup['runner_type']
     model = setup.get('model')
     if values.get('default_scope') == 'mmpretrain':
         if isinstance(model, dict) and 'head' in model:

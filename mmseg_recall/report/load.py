@@ -132,12 +132,31 @@ def _tell_losses_apart(runs: list[Run]) -> list[Run]:
         same_label.setdefault(run.setup.get('loss_key', ''), []).append(run)
     named: list[Run] = []
     for losses in by_label.values():
-        firsts = [members[0].config for members in losses.values()]
-        texts = differences([{**config.setup, **config.loss} for config in firsts])
-        for members, text in zip(losses.values(), texts, strict=True):
-            label = f'{members[0].loss} ({text})' if text else members[0].loss
-            named += [replace(run, loss=label) for run in members]
+        groups = [group for members in losses.values() for group in _by_counts(members)]
+        texts = differences([_options(group[0]) for group in groups])
+        for group, text in zip(groups, texts, strict=True):
+            label = f'{group[0].loss} ({text})' if text else group[0].loss
+            named += [replace(run, loss=label) for run in group]
     return named
+
+
+def _by_counts(runs: list[Run]) -> list[list[Run]]:
+    """Runs of one loss by the counts of the training set; unknown ones are those of the first."""
+    groups: dict[tuple[int, ...], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: _counts(run) is None):
+        counts = _counts(run)
+        key = next(iter(groups), ()) if counts is None else tuple(counts)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _counts(run: Run) -> list[int] | None:
+    known = run.pixels is not None and run.pixels_of == 'training'
+    return np.asarray(run.pixels).tolist() if known else None
+
+
+def _options(run: Run) -> dict[str, Any]:
+    return {**run.config.setup, **run.config.loss, 'training_pixels': _counts(run)}
 
 
 def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:

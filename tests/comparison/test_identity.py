@@ -53,6 +53,7 @@ OTHER_RUNS = [
     dict(test_dataloader__dataset__data_root='data/other'),
     dict(tta_model=dict(type='SegTTAModel')),
     dict(randomness__deterministic=True),
+    dict(runner_type='MyRunner'),
     dict(env_cfg=dict(cudnn_benchmark=True)),
     dict(an_option_of_a_users_runner=3),
     dict(train_cfg__max_iters=60),
@@ -97,6 +98,7 @@ SEEDS = [
     dict(resume=True, load_from='work_dirs/a/iter_20.pth'),
     dict(custom_imports=dict(imports=['mmseg_recall'])),
     dict(visualizer=dict(name='third try')),
+    dict(runner_type='LossRunner', fused_tail=True),
     dict(test_evaluator__areas_file='areas.npz', test_evaluator__output_dir='out'),
 ]
 

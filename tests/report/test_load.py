@@ -232,6 +232,16 @@ def hidden(option):
     return change
 
 
+def counted_again(one):
+    if one['seed']:
+        one['training_pixels'][0] += 1
+
+
+def counts_unknown(one):
+    if one['seed']:
+        one['training_pixels'] = None
+
+
 def rule(one):
     one['checkpoint']['rule'] = 'best' if one['seed'] else 'last'
 
@@ -255,11 +265,23 @@ def other_labels(one):
         (hidden('loss_weight=0.5'), 2, 1),
         (hidden('avg_non_ignore=True'), 2, 1),
         (hidden('class_counts=[1, 2]'), 2, 1),
+        (counted_again, 2, 1),
+        (counts_unknown, 1, 1),
         (rule, 1, 2),
         (reordered, 1, 2),
         (other_labels, 1, 2),
     ],
-    ids=['seeds', 'weight', 'average', 'counts', 'rule', 'order', 'labels'],
+    ids=[
+        'seeds',
+        'weight',
+        'average',
+        'counts',
+        'counted again',
+        'not counted',
+        'rule',
+        'order',
+        'labels',
+    ],
 )
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
     tmp_path, change, rows, comparisons
