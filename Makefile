@@ -61,10 +61,11 @@ lint: .venv/ready
 		$(wildcard $(WHEELS)/mmcv-2.1.0-*.whl) --editable '.[openmmlab,report,dev]'
 	@touch $@
 
-# The published reports again, from the published records.
+# The reports of the published records; two figures of them stand in the written pages.
 report: .venv/ready
 	.venv/bin/python tools/report.py results/camvid results/synthia-mini --out results/report
 	.venv/bin/python tools/report.py $(STUDY) --out results/study/report
+	cp $(addprefix results/study/report/figures/,lengths-1.svg scatter-1.svg) results/study/figures
 	.venv/bin/python tools/report.py results/classification/digits-lt \
 		--out results/classification/report
 

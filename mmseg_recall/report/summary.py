@@ -74,10 +74,12 @@ class Comparison:
     Attributes:
         title: In words.
         losses: The baseline first, then by label.
+        number: Its place on the page, from 1.
     """
 
     title: str
     losses: tuple[Loss, ...]
+    number: int = 1
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -143,7 +145,8 @@ def compare(runs: list[Run]) -> list[Comparison]:
         comparisons.append(Comparison(title, losses))
     comparisons = _told_apart(comparisons, _configs_of)
     comparisons = _told_apart(comparisons, _differences_of)
-    return sorted(comparisons, key=lambda c: (-len(c.runs), c.title, c.setup['key']))
+    comparisons.sort(key=lambda c: (-len(c.runs), c.title, c.setup['key']))
+    return [replace(c, number=number) for number, c in enumerate(comparisons, start=1)]
 
 
 def _told_apart(

@@ -8,13 +8,13 @@ import pytest
 
 from mmseg_recall.comparison.record import write_record
 from mmseg_recall.report import render_report
-from mmseg_recall.report.both_axes import both_axes
-from mmseg_recall.report.claims import Claim
-from mmseg_recall.report.figures import all_plots
+from mmseg_recall.report.blocks import Claim
 from mmseg_recall.report.load import Run, load_runs
-from mmseg_recall.report.post_hoc import points_of, post_hoc_curve, post_hoc_table
+from mmseg_recall.report.questions.both_axes import answer
+from mmseg_recall.report.questions.post_hoc import points_of, post_hoc_curve, post_hoc_table
 from mmseg_recall.report.summary import Comparison, compare
 
+from .page import claims_of, plots_of, verdict_of
 from .records import LOSSES, OTHERS, TAUS, record
 
 SQRT = 'InverseFrequency exponent=0.5'
@@ -52,7 +52,7 @@ def comparison(
 
 
 def claim(one: Comparison, text: str) -> Claim:
-    (found,) = (claim for claim in both_axes(one).claims if text in claim.text)
+    (found,) = (claim for claim in claims_of(answer(one, [one])) if text in claim.text)
     return found
 
 
@@ -78,8 +78,8 @@ def test_all_points_of_the_curve_are_of_the_same_runs() -> None:
 
 
 def test_a_loss_above_both_references_wins() -> None:
-    found = both_axes(comparison())
-    assert found.answer.verdict == f'Yes: {SQRT}'
+    one = comparison()
+    assert verdict_of(answer(one, [one])).verdict == f'Yes: {SQRT}'
     assert claim(comparison(), 'wins').outcome == 'confirmed'
     assert claim(comparison(), 'wins').evidence == (
         'mIoU 55.00: +5.00 against Recall (spread 2.00), +4.00 against InverseFrequency (spread '
@@ -100,7 +100,7 @@ def test_a_loss_above_both_references_wins() -> None:
 )  # fmt: skip
 def test_what_is_not_enough_is_named(values: tuple[float, ...], short: str) -> None:
     one = comparison({SQRT: values})
-    assert both_axes(one).answer.verdict == 'No loss here does'
+    assert verdict_of(answer(one, [one])).verdict == 'No loss here does'
     assert claim(one, 'wins').outcome == 'refuted'
     assert claim(one, 'wins').evidence.endswith(f' Not enough: {short}.')
 
@@ -127,7 +127,7 @@ def test_the_curve_has_to_be_beaten(values, outcome: str, numbers: str) -> None:
     assert found.outcome == outcome
     assert all(part in found.evidence for part in numbers.split(' .* '))
     named = {'confirmed': 'Not below the curve: ', 'not comparable': 'of mean accuracy: '}
-    in_words = ' '.join(both_axes(one).answer.sentences)
+    in_words = ' '.join(verdict_of(answer(one, [one])).sentences)
     assert (f'{named.get(outcome, "none. ")}{SQRT}' in in_words) == (outcome != 'refuted')
 
 
@@ -138,7 +138,7 @@ def test_where_the_curve_turns_back_its_upper_branch_counts() -> None:
 
 
 def test_one_seed_settles_nothing() -> None:
-    assert both_axes(comparison(seeds=1)) is None
+    assert answer(comparison(seeds=1), []) is None
     runs = comparison({'Dice': (50, 70, 87)}).runs
     (one,) = compare([run for run in runs if run.loss != SQRT or run.seed == 0])
     assert claim(one, f'{SQRT} wins').outcome == 'not tested'
@@ -146,16 +146,16 @@ def test_one_seed_settles_nothing() -> None:
 
 
 def test_without_a_curve_the_page_says_so() -> None:
-    found = both_axes(comparison(curve={}))
-    assert len(found.claims) == 1
-    assert found.answer.sentences[-1] == 'CE was not tested with post-hoc logit adjustment.'
+    found = answer(comparison(curve={}), [])
+    assert len(claims_of(found)) == 1
+    assert verdict_of(found).sentences[-1] == 'CE was not tested with post-hoc logit adjustment.'
     assert post_hoc_table(comparison(curve={})) is None
 
 
 @pytest.mark.parametrize('missing', ['CE', 'Recall', 'InverseFrequency', SQRT])
 def test_the_question_is_asked_only_where_it_can_be_answered(missing: str) -> None:
     runs = [run for run in comparison({'OHEM': (44, 50, 88)}).runs if run.loss != missing]
-    assert both_axes(compare(runs)[0]) is None
+    assert answer(compare(runs)[0], []) is None
 
 
 def render(folder: Path, taus: tuple[float, ...], losses: tuple[str, ...]) -> dict[str, str]:
@@ -172,19 +172,19 @@ def test_both_pages_have_the_curve_and_the_question(tmp_path: Path) -> None:
     pages = render(tmp_path, TAUS, (*LOSSES, *OTHERS))
     runs, _ = load_runs([tmp_path])
     (one,) = compare(runs)
-    found = both_axes(one)
-    assert len(found.claims) == 2 * (len(LOSSES) + len(OTHERS) - 3)
+    found = answer(one, [one])
+    assert len(claims_of(found)) == 2 * (len(LOSSES) + len(OTHERS) - 3)
     for text in pages.values():
-        text = text.replace('&#39;', "'")
+        text = text.replace('&#39;', "'").replace('\\', '')
         for words in ('Post-hoc logit adjustment of CE', 'Does a loss win on both axes?'):
             assert words in text
-        assert found.answer.verdict in text
-        assert all(claim.evidence in text for claim in found.claims)
+        assert verdict_of(found).verdict in text
+        assert all(claim.evidence in text for claim in claims_of(found))
     figure = (tmp_path / 'out' / 'figures' / 'scatter-1.svg').read_text()
     assert 'CE, logits adjusted' in figure
     first, last = (points_of(post_hoc_curve(one))[i] for i in (0, -1))
     assert f'{first[1]:.1f} and {first[0]:.1f} to {last[1]:.1f} and {last[0]:.1f}' in (
-        all_plots(one, 1)['scatter'].alt
+        plots_of(one)['scatter'].alt
     )
 
 

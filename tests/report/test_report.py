@@ -14,13 +14,14 @@ import yaml
 
 from mmseg_recall.out_folder import MANIFEST
 from mmseg_recall.report import render_report
-from mmseg_recall.report.claims import test_claims as claims_of
-from mmseg_recall.report.diagnosis import diagnose
 from mmseg_recall.report.load import Run, load_runs
 from mmseg_recall.report.paper import PAPER_NAMES, paper_table, paper_tables
+from mmseg_recall.report.questions.claims import answer
+from mmseg_recall.report.questions.classes import class_table
+from mmseg_recall.report.questions.imbalance import diagnose, overall_table
 from mmseg_recall.report.summary import Comparison, compare
-from mmseg_recall.report.tables import class_table, overall_table
 
+from .page import claims_of
 from .records import CLASSES, LOSSES, write_records
 from .work_dirs import work_dir
 
@@ -168,7 +169,7 @@ def test_table_has_mean_spread_best_and_minority(tmp_path):
 
 def test_the_papers_orderings_hold_on_records_made_so(records):
     (one,) = compare(load_runs([records])[0])
-    assert [claim.outcome for claim in claims_of(one)] == ['confirmed'] * 9
+    assert [claim.outcome for claim in claims_of(answer(one, []))] == ['confirmed'] * 9
 
 
 def change(one: Comparison, label: str, **metrics: float) -> Comparison:
@@ -196,7 +197,7 @@ def change(one: Comparison, label: str, **metrics: float) -> Comparison:
 )
 def test_a_claim_that_does_not_hold_is_refuted(records, label, shift, refuted):
     (one,) = compare(load_runs([records])[0])
-    claims = claims_of(change(one, label, **shift))
+    claims = claims_of(answer(change(one, label, **shift), []))
     found = [claim.text for claim in claims if claim.outcome == 'refuted']
     assert len(found) == len(refuted)
     assert all(any(words in text for text in found) for words in refuted)
@@ -209,14 +210,14 @@ def test_a_margin_within_the_spread_is_no_clear_margin(tmp_path):
         replace(run, metrics={**run.metrics, 'mAcc': run.metrics['mAcc'] + (run.seed - 1) * gap})
         for run in one.runs
     ]
-    claim = claims_of(compare(runs)[0])[3]
+    claim = claims_of(answer(compare(runs)[0], []))[3]
     assert claim.outcome == 'refuted'
     # Each loss has deviations -gap, 0, gap, so a standard deviation of gap.
     assert f'within the spread of {2 * gap:.2f} (3 and 3 seeds)' in claim.evidence
 
 
 def test_one_seed_and_missing_losses_test_nothing(tmp_path):
-    claims = claims_of(comparison(tmp_path, losses=('CE', 'Recall'), seeds=(0,)))
+    claims = claims_of(answer(comparison(tmp_path, losses=('CE', 'Recall'), seeds=(0,)), []))
     outcomes = [claim.outcome for claim in claims]
     assert outcomes[0] == outcomes[1] == outcomes[3] == 'not tested'
     assert 'One seed' in claims[3].evidence
@@ -311,7 +312,7 @@ def test_nothing_to_report_is_an_error_that_says_why(tmp_path):
 def test_an_order_within_the_spread_is_not_settled(records):
     (one,) = compare(load_runs([records])[0])
     ohem, base = (one.loss(label).metric('mAcc').mean for label in ('OHEM', 'CE'))
-    claims = claims_of(change(one, 'OHEM', mAcc=base - ohem - 0.01))
+    claims = claims_of(answer(change(one, 'OHEM', mAcc=base - ohem - 0.01), []))
     (claim,) = (c for c in claims if c.text == 'OHEM is below cross-entropy in mean accuracy.')
     assert claim.outcome == 'confirmed'
     assert claim.evidence.endswith('These runs do not settle which of the two is higher.')

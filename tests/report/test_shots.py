@@ -15,12 +15,18 @@ from mmseg_recall.comparison.record import write_record
 from mmseg_recall.evaluation import Areas
 from mmseg_recall.evaluation.shots import shot_accuracies, shot_of
 from mmseg_recall.report import render_report
-from mmseg_recall.report.claims import test_claims as claims_of
 from mmseg_recall.report.load import load_runs
-from mmseg_recall.report.shots import paper_name, paper_shot_tables, shot_table, shot_verdict
+from mmseg_recall.report.questions.claims import answer
+from mmseg_recall.report.questions.classifiers import (
+    paper_name,
+    paper_shot_tables,
+    shot_table,
+    shot_verdict,
+)
 from mmseg_recall.report.summary import Comparison, compare
 
 from . import records
+from .page import claims_of
 
 COUNTS = np.array([200, 60, 30, 10, 5])
 # Images found of 100, a class.
@@ -84,7 +90,7 @@ def test_the_table_has_means_spreads_and_marks(tmp_path: Path) -> None:
 
 def test_the_papers_orderings_hold_on_records_made_so(tmp_path: Path) -> None:
     one = comparison(tmp_path)
-    claims = claims_of(one)
+    claims = claims_of(answer(one, []))
     assert [claim.outcome for claim in claims] == ['confirmed'] * 4
     assert claims[0].text.startswith('SDN (Recall) is above SDN (CE) in overall accuracy')
     assert 'difference +5.40, more than the spread of 2.00 (3 and 3 seeds)' in claims[0].evidence
@@ -98,7 +104,8 @@ def test_a_difference_within_the_spread_is_refuted(
     tmp_path: Path, shift: int, outcome: str
 ) -> None:
     write(tmp_path, ('CE', 'SDN (CE)'))
-    claim = claims_of(comparison(tmp_path, methods=('SDN (Recall momentum=0.9)',), shift=shift))[0]
+    one = comparison(tmp_path, methods=('SDN (Recall momentum=0.9)',), shift=shift)
+    claim = claims_of(answer(one, []))[0]
     assert claim.outcome == outcome
     assert f'difference {5.4 + shift:+.2f}' in claim.evidence
 
@@ -116,7 +123,7 @@ def test_the_page_says_where_sdn_recall_does_not_win(tmp_path: Path) -> None:
 
 def test_missing_methods_test_nothing(tmp_path: Path) -> None:
     one = comparison(tmp_path, methods=('CE', 'SDN (CE)'), seeds=(0,))
-    assert {claim.outcome for claim in claims_of(one)} == {'not tested'}
+    assert {claim.outcome for claim in claims_of(answer(one, []))} == {'not tested'}
     assert shot_verdict(one).verdict == 'Unknown'
 
 

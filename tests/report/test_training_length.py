@@ -7,9 +7,10 @@ from pathlib import Path
 from mmseg_recall.comparison.record import write_record
 from mmseg_recall.report import render_report
 from mmseg_recall.report.load import Run
+from mmseg_recall.report.questions.training_length import answer
 from mmseg_recall.report.summary import Comparison, compare
-from mmseg_recall.report.training_length import training_length
 
+from .page import of_kind, verdict_of
 from .records import record
 
 # mIoU, mAcc and aAcc: CE overtakes Recall in mIoU, and Lovasz was trained once only.
@@ -43,10 +44,8 @@ def comparisons(
 
 def test_the_losses_that_every_length_has_are_compared() -> None:
     largest, other = comparisons()
-    found = training_length(largest, [largest, other])
-    assert found.losses == ('CE', 'Recall')
-    assert list(found.comparisons) == [100, 400]
-    assert [[cell.text for cell in row] for row in found.table.rows] == [
+    (table,) = of_kind(answer(largest, [largest, other]), 'table')
+    assert [[cell.text for cell in row] for row in table.rows] == [
         ['CE', '100', '2', '50.5 ± 0.7', '40.5 ± 0.7', '88.5 ± 0.7'],
         ['CE', '400', '2', '62.5 ± 0.7', '60.5 ± 0.7', '89.5 ± 0.7'],
         ['Recall', '100', '2', '60.5 ± 0.7', '50.5 ± 0.7', '85.5 ± 0.7'],
@@ -56,9 +55,9 @@ def test_the_losses_that_every_length_has_are_compared() -> None:
 
 def test_a_change_of_order_is_said_with_its_metric() -> None:
     largest, other = comparisons()
-    answer = training_length(largest, [largest, other]).answer
-    assert answer.verdict == 'The order changes with the length of the training, in mean IoU'
-    assert answer.sentences == (
+    found = verdict_of(answer(largest, [largest, other]))
+    assert found.verdict == 'The order changes with the length of the training, in mean IoU'
+    assert found.sentences == (
         'By mean IoU, after iterations: 100: Recall > CE; 400: CE > Recall.',
         'The best loss against CE: +10.0 after 100 (Recall), -2.0 after 400 (Recall).',
         'By mean accuracy, after iterations: 100: Recall > CE; 400: Recall > CE.',
@@ -69,16 +68,16 @@ def test_a_change_of_order_is_said_with_its_metric() -> None:
 def test_the_same_order_is_said_too() -> None:
     trained = {100: TRAINED[100], 400: {'CE': (40, 50, 88), 'Recall': (58, 70, 87)}}
     largest, other = comparisons(trained)
-    answer = training_length(largest, [largest, other]).answer
-    assert answer.verdict == 'The order of the losses is the same at every length'
+    found = verdict_of(answer(largest, [largest, other]))
+    assert found.verdict == 'The order of the losses is the same at every length'
 
 
 def test_it_is_said_once_and_of_one_family_only() -> None:
     largest, other = comparisons()
-    assert training_length(other, [largest, other]) is None
-    assert training_length(largest, [largest]) is None
+    assert answer(other, [largest, other]) is None
+    assert answer(largest, [largest]) is None
     unknown = comparisons(family=None)
-    assert training_length(unknown[0], unknown) is None
+    assert answer(unknown[0], unknown) is None
 
 
 def test_the_page_has_the_answer_the_table_and_the_figure(tmp_path: Path) -> None:

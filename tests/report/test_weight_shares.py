@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from mmseg_recall.comparison.record import write_record
-from mmseg_recall.report.curves import weight_share_table
-from mmseg_recall.report.figures import Plot, all_plots
+from mmseg_recall.report.blocks import Table
+from mmseg_recall.report.figures import Plot
 from mmseg_recall.report.load import load_runs
+from mmseg_recall.report.questions.weights import weight_share_table
 from mmseg_recall.report.summary import compare
-from mmseg_recall.report.tables import Table
 
+from .page import plots_of
 from .records import CLASSES, LOSSES, OTHERS, SHARE, record
 
 SQRT, PRIOR = OTHERS
@@ -27,10 +28,12 @@ def figure(folder: Path, losses: tuple[str, ...], **changes: object) -> Plot | N
         one = record(loss, 0, panel=False)
         if one['curves'] is not None:
             curves = {**one['curves'], **changes}
+            if 'iterations' in changes:
+                del curves['recall']  # of the steps that are replaced
             one['curves'] = {name: values for name, values in curves.items() if values is not None}
         write_record(folder / f'{one["name"]}.json', one)
     (comparison,) = compare(load_runs([folder])[0])
-    return all_plots(comparison, 1).get('shares')
+    return plots_of(comparison).get('shares')
 
 
 def table(folder: Path) -> Table | None:

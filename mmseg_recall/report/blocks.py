@@ -1,0 +1,126 @@
+"""A page is a list of sections, a section a list of blocks; the templates know these kinds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .summary import DIGITS, Value
+
+OVERALL = {
+    'mAcc': 'mean accuracy',
+    'mIoU': 'mean IoU',
+    'aAcc': 'overall accuracy',
+    'mPrecision': 'mean precision',
+    'mF1': 'mean F1',
+    'mIoU_I': 'mIoU^I',
+    'mIoU_C': 'mIoU^C',
+    'mIoU_I5': 'mIoU^I worst 5%',
+    'mIoU_C5': 'mIoU^C worst 5%',
+}
+NOTHING = '-'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text; the number to sort by (None: by the text); 'best', 'second', 'paper' or ''."""
+
+    text: str
+    sort: float | None = None
+    mark: str = ''
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, what must be known to read it, column names, and rows of cells."""
+
+    kind: ClassVar = 'table'
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def number(value: float, digits: int = 2, mark: str = '') -> Cell:
+    """A number, or a dash for NaN, which sorts last."""
+    if math.isnan(value):
+        return Cell(NOTHING, -math.inf)
+    return Cell(f'{value:.{digits}f}', value, mark)
+
+
+def spread(value: Value, mark: str = '') -> Cell:
+    """Mean ± standard deviation over seeds; the mean alone for one seed."""
+    cell = number(value.mean, DIGITS, mark)
+    if math.isnan(value.std):
+        return cell
+    return Cell(f'{cell.text} ± {value.std:.{DIGITS}f}', cell.sort, mark)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict in a few words, and the sentences that give its reason, figures and advice."""
+
+    kind: ClassVar = 'verdict'
+    verdict: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: its text; 'confirmed', 'refuted' or why it is neither; and the numbers why."""
+
+    text: str
+    outcome: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Claims, in their order."""
+
+    kind: ClassVar = 'claims'
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Plots that stand side by side where there is room."""
+
+    kind: ClassVar = 'plots'
+    plots: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph in small print."""
+
+    kind: ClassVar = 'text'
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one question comes to.
+
+    Attributes:
+        title: '' where the first block has one of its own.
+        blocks: Each has a ``kind``, by which the templates print it.
+        folded: Whether the page shows the title alone until it is asked for more.
+    """
+
+    title: str
+    blocks: tuple[Any, ...]
+    folded: bool = False
+
+
+def section(title: str, *blocks: Any) -> Section | None:
+    """Of the blocks that there are; None without any."""
+    known = tuple(block for block in blocks if block is not None)
+    return Section(title, known) if known else None
+
+
+def shown(*plots: Any) -> Plots | None:
+    """The plots that there are; None without any."""
+    known = tuple(plot for plot in plots if plot is not None)
+    return Plots(known) if known else None

@@ -1,0 +1,94 @@
+"""How does each class do? Tables 2 and 3 of the paper, and recall against precision."""
+
+from __future__ import annotations
+
+from ..blocks import Cell, Section, Table, section, shown, spread
+from ..figures import Plot, legend, plot, styles, subplots
+from ..summary import Comparison, ranks
+
+ORDER = 60
+
+MAX_SMALL_PLOTS = 20
+
+
+def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
+    if comparison.classifies:
+        return None
+    tables = (
+        class_table(comparison, metric, title)
+        for metric, title in (('Acc', 'Accuracy by class'), ('IoU', 'IoU by class'))
+    )
+    return section('', *tables, shown(recall_against_precision(comparison)))
+
+
+def class_table(comparison: Comparison, metric: str, title: str) -> Table | None:
+    """Tables 2 and 3: a row a class, a column a loss, averages below."""
+    losses = tuple(loss for loss in comparison.losses if loss.class_means(metric).size)
+    if not losses:
+        return None
+    share, minority = comparison.share, comparison.minority
+    columns = ['class', *(['share of pixels'] if share is not None else [])]
+    rows = []
+    for c, name in enumerate(comparison.classes):
+        best = ranks(losses, lambda loss, c=c: loss.per_class(metric, c).mean)
+        cells = [spread(loss.per_class(metric, c), best.get(loss.label, '')) for loss in losses]
+        row = [Cell(f'{name}{" †" if c in minority else ""}')]
+        if share is not None:
+            row.append(Cell(f'{share[c]:.3g}%', float(share[c])))
+        rows.append((*row, *cells))
+    groups = {'average': [c for c in range(len(comparison.classes))], 'average †': minority}
+    for name, members in groups.items():
+        if members:
+            best = ranks(losses, lambda loss, m=members: loss.mean_over(metric, m).mean)
+            cells = [
+                spread(loss.mean_over(metric, members), best.get(loss.label, '')) for loss in losses
+            ]
+            filler = [Cell('')] if share is not None else []
+            rows.append((Cell(name), *filler, *cells))
+    note = 'Per cent. † IoU under CE below 80.' if minority else 'Per cent.'
+    if share is not None:
+        note += f' Share of the pixels of the {comparison.share_of} set.'
+    return Table(title, note, (*columns, *(loss.label for loss in losses)), tuple(rows))
+
+
+def recall_against_precision(comparison: Comparison) -> Plot | None:
+    """A small plot a class, a point a loss; the rarest classes if there are many."""
+    number = len(comparison.classes)
+    if not number or not any(loss.class_means('Acc').size for loss in comparison.losses):
+        return None
+    order = list(range(number))
+    if comparison.share is not None:
+        order.sort(key=lambda c: comparison.share[c])
+    order = order[:MAX_SMALL_PLOTS]
+    look = styles(comparison)
+    columns = 4
+    rows = -(-len(order) // columns)
+    figure, axes = subplots(rows, columns, 7.2, 1.55 * rows + 0.7, sharex=True, sharey=True)
+    for axis, c in zip(axes.flat, order, strict=False):
+        for loss in comparison.losses:
+            axis.plot(
+                loss.per_class('Acc', c).mean,
+                loss.per_class('Precision', c).mean,
+                linestyle='none',
+                markersize=7 if loss.label == 'Recall' else 5,
+                label=loss.label if c == order[0] else None,
+                clip_on=False,
+                **look[loss.label],
+            )
+        axis.set_title(comparison.classes[c], loc='left')
+        axis.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    for axis in axes.flat[len(order) :]:
+        axis.set_visible(False)
+    figure.supxlabel('recall (= accuracy, %)', fontsize=9)
+    figure.supylabel('precision (%)', fontsize=9)
+    legend(figure, 'upper center')
+    which = 'classes, rarest first' if comparison.share is not None else 'classes'
+    return plot(
+        figure,
+        comparison,
+        'precision',
+        f'Recall against precision of each class, the {which}. A loss that finds a class by '
+        'predicting it everywhere moves right and down.',
+        f'{len(order)} small scatter plots of recall and precision, one for each class; the '
+        'numbers are in classes.csv.',
+    )

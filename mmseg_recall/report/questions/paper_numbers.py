@@ -1,0 +1,58 @@
+"""How far are these runs from the paper's?"""
+
+from __future__ import annotations
+
+import math
+
+from ..blocks import Cell, Section, Table, number, spread
+from ..paper import PAPER_NAMES, PaperTable, paper_table
+from ..summary import Comparison
+
+ORDER = 70
+
+
+def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
+    printed = paper_table(comparison)
+    if printed is None or not comparison.classes:
+        return None
+    tables = (
+        paper_comparison(comparison, printed, metric, title)
+        for metric, title in (('Acc', 'Accuracy'), ('IoU', 'IoU'))
+    )
+    return Section('', tuple(tables))
+
+
+def paper_comparison(comparison: Comparison, table: PaperTable, metric: str, title: str) -> Table:
+    """The paper's numbers beside ours, class by class, for the losses that both have."""
+    pairs = [
+        (loss, PAPER_NAMES[loss.label])
+        for loss in comparison.losses
+        if PAPER_NAMES.get(loss.label) in table.values[metric]
+    ]
+    columns = ['class']
+    for loss, _ in pairs:
+        columns += [f'{loss.label}: paper', f'{loss.label}: ours']
+    rows = []
+    for ours, theirs in table.classes.items():
+        if ours not in comparison.classes:
+            continue
+        c = comparison.classes.index(ours)
+        cells = [Cell(f'{ours}{" †" if theirs in table.minority else ""}')]
+        for loss, name in pairs:
+            cells.append(number(table.values[metric][name].get(theirs, math.nan), mark='paper'))
+            cells.append(spread(loss.per_class(metric, c)))
+        rows.append(tuple(cells))
+    cells = [Cell('average †')]
+    minority = [
+        comparison.classes.index(ours)
+        for ours, theirs in table.classes.items()
+        if theirs in table.minority and ours in comparison.classes
+    ]
+    for loss, name in pairs:
+        cells.append(number(table.values[metric][name]['ave.'], mark='paper'))
+        cells.append(spread(loss.mean_over(metric, minority)))
+    rows.append(tuple(cells))
+    note = f"The paper's {table.title}; † as the paper marks minority classes. " + ' '.join(
+        table.notes
+    )
+    return Table(f"{title}: the paper's numbers beside ours", note, tuple(columns), tuple(rows))

@@ -1,0 +1,135 @@
+"""Does cross-entropy catch up, and does the order of the losses change, when training is longer?"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from ..blocks import OVERALL, Cell, Section, Table, Verdict, shown, spread
+from ..figures import Plot, legend, plot, styles, subplots
+from ..summary import BASELINE, DIGITS, Comparison
+
+ORDER = 40
+METRICS = ('mAcc', 'mIoU', 'aAcc')
+RANKED = ('mIoU', 'mAcc')
+
+
+def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
+    """The comparisons that differ from this one in the schedule only, with this one.
+
+    Args:
+        comparison: Only the first of its family, which is the largest, has an answer.
+        comparisons: All, in the order of the page.
+
+    Returns:
+        None unless two lengths share two losses.
+    """
+    family = comparison.setup.get('family')
+    alike = [c for c in comparisons if family is not None and c.setup.get('family') == family]
+    if not alike or alike[0] is not comparison:
+        return None
+    lengths: dict[int, Comparison] = {}
+    for one in alike:
+        lengths.setdefault(one.setup['iterations'], one)
+    lengths = dict(sorted(lengths.items()))
+    shared = set.intersection(*({loss.label for loss in c.losses} for c in lengths.values()))
+    losses = tuple(loss.label for loss in comparison.losses if loss.label in shared)
+    if len(lengths) < 2 or len(losses) < 2:
+        return None
+    unit = 'epochs' if ' epochs' in comparison.setup['schedule'] else 'iterations'
+    blocks = (
+        _answer(lengths, losses, unit),
+        shown(_plot(lengths, losses, unit, comparison)),
+        _table(lengths, losses, unit),
+    )
+    return Section('Does longer training change the answer?', blocks)
+
+
+def _mean(comparison: Comparison, label: str, metric: str) -> float:
+    return round(comparison.loss(label).metric(metric).mean, DIGITS)
+
+
+def _answer(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -> Verdict:
+    sentences = []
+    changed = []
+    for metric in RANKED:
+        orders = {
+            n: sorted(losses, key=lambda label, c=c: -_mean(c, label, metric))
+            for n, c in lengths.items()
+        }
+        if any(before != after for before, after in pairwise(orders.values())):
+            changed.append(OVERALL[metric])
+        in_words = '; '.join(f'{n}: {" > ".join(order)}' for n, order in orders.items())
+        sentences.append(f'By {OVERALL[metric]}, after {unit}: {in_words}.')
+        if BASELINE in losses:
+            gaps = []
+            for n, c in lengths.items():
+                best = next(label for label in orders[n] if label != BASELINE)
+                gap = _mean(c, best, metric) - _mean(c, BASELINE, metric)
+                gaps.append(f'{gap:+.1f} after {n} ({best})')
+            sentences.append(f'The best loss against CE: {", ".join(gaps)}.')
+    verdict = (
+        f'The order changes with the length of the training, in {" and ".join(changed)}'
+        if changed
+        else 'The order of the losses is the same at every length'
+    )
+    return Verdict(verdict, tuple(sentences))
+
+
+def _table(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -> Table:
+    rows = []
+    for label in losses:
+        for n, comparison in lengths.items():
+            loss = comparison.loss(label)
+            seeds = Cell(str(len(loss.runs)), len(loss.runs))
+            values = (spread(loss.metric(metric)) for metric in METRICS)
+            rows.append((Cell(label), Cell(str(n), n), seeds, *values))
+    note = (
+        'Per cent, mean ± standard deviation over seeds. Same model, data and optimiser; '
+        'only the schedule differs.'
+    )
+    columns = ('loss', unit, 'seeds', *(OVERALL[metric] for metric in METRICS))
+    return Table('Training length', note, columns, tuple(rows))
+
+
+def _plot(
+    lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str, comparison: Comparison
+) -> Plot:
+    """A line a loss over the lengths of training, bars over seeds; in the comparison's colours."""
+    look = styles(comparison)
+    steps = list(lengths)
+    figure, axes = subplots(1, len(RANKED), 7.2, 3.2)
+    for axis, metric in zip(axes.flat, RANKED, strict=True):
+        for label in losses:
+            values = [c.loss(label).metric(metric) for c in lengths.values()]
+            axis.errorbar(
+                steps,
+                [value.mean for value in values],
+                yerr=np.nan_to_num([value.std for value in values]),
+                label=label if metric == RANKED[0] else None,
+                linewidth=1.2,
+                markersize=5,
+                elinewidth=1,
+                **look[label],
+            )
+        axis.set_xscale('log')
+        axis.set_xticks(steps, [str(n) for n in steps])
+        axis.minorticks_off()
+        axis.set_xlabel(f'{unit} (log)')
+        axis.set_title(f'{OVERALL[metric]} (%)', loc='left')
+    legend(figure, 'lower center')
+    shortest, *_, longest = lengths.values()
+    ends = ', '.join(
+        f'{label} {shortest.loss(label).metric("mIoU").mean:.1f} to '
+        f'{longest.loss(label).metric("mIoU").mean:.1f}'
+        for label in losses
+    )
+    return plot(
+        figure,
+        comparison,
+        'lengths',
+        'What longer training brings. Bars: standard deviation over seeds.',
+        'Two line plots over the length of the training. Mean IoU from the shortest to the '
+        f'longest: {ends}.',
+    )
