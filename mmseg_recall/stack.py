@@ -208,7 +208,8 @@ def _save_under_another_name(save: Callable[..., None]) -> Callable[..., None]:
 def _remove_last(save: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(save)
     def save_then_remove(hook: Any, *args: Any, **kwargs: Any) -> None:
-        backend, removed = hook.file_backend, []
+        removed: list[str] = []
+        backend = hook.file_backend
         remove, backend.remove = backend.remove, removed.append
         try:
             save(hook, *args, **kwargs)

@@ -46,7 +46,7 @@ class DeferredReweightingHook(Hook):
     """
 
     def __init__(
-        self, begin: int, beta: float = 0.9999, class_counts: ClassCountsSource = None
+        self, begin: int, beta: float = 0.9999, class_counts: ClassCountsSource | None = None
     ) -> None:
         if begin < 0:
             raise ValueError(f'begin must be >= 0, got {begin}')

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..functional import check_shapes
 from ..functional.checks import compute_dtype
 from ..losses.base import StatisticsBalancedLoss
-from ..losses.class_counts import ClassCountsSource, load_class_counts
+from ..losses.class_counts import ClassCountsSource
 
 
 def ldam_margin(samples: Tensor, max_margin: float = 0.5) -> Tensor:
@@ -69,10 +69,11 @@ class LDAMLoss(StatisticsBalancedLoss):
     """
 
     default_name = 'loss_ldam'
+    margin: Tensor
 
     def __init__(
         self,
-        class_counts: ClassCountsSource = None,
+        class_counts: ClassCountsSource | None = None,
         max_margin: float = 0.5,
         scale: float = 30.0,
         ignore_index: int | None = None,
@@ -83,7 +84,7 @@ class LDAMLoss(StatisticsBalancedLoss):
             if not 0 < value < float('inf'):
                 raise ValueError(f'{name} must be positive and finite, got {value}')
         self.scale = scale
-        margin = ldam_margin(load_class_counts(class_counts), max_margin)
+        margin = ldam_margin(self.class_counts, max_margin)
         self.register_buffer('margin', margin, persistent=False)
 
     def static_weight(self, pixels: Tensor) -> Tensor:

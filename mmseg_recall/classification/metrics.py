@@ -12,8 +12,7 @@ from mmpretrain.registry import METRICS
 
 from ..evaluation import Areas, save_areas
 from ..evaluation.shots import FEW, MANY, shot_accuracies, shot_of
-from ..losses.base import ClassCountsSource
-from ..losses.class_counts import load_class_counts
+from ..losses.class_counts import ClassCountsSource, load_class_counts
 
 
 @METRICS.register_module()

@@ -67,7 +67,7 @@ class PerClassIoUMetric(IoUMetric):
         self,
         worst: Sequence[float] = (5,),
         areas_file: str | None = None,
-        class_counts: ClassCountsSource = None,
+        class_counts: ClassCountsSource | None = None,
         taus: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5),
         **kwargs: Any,
     ) -> None:

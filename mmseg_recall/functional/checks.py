@@ -177,6 +177,6 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
         check_in_a_later_step(low, high, num_classes)
     elif unknown.any():
         found = target[unknown].unique()
-        ids = ', '.join(str(i) for i in found[:10].tolist()) + (', ...' if len(found) > 10 else '')
-        raise ValueError(_message(ids, num_classes, ignore_index))
+        names = [*map(str, found[:10].tolist()), *(['...'] if len(found) > 10 else [])]
+        raise ValueError(_message(', '.join(names), num_classes, ignore_index))
     return known & ~ignored

@@ -47,7 +47,10 @@ def soft_sums(
     if per_image and logits.dim() == 2:
         logits, target = logits.unsqueeze(2), target.unsqueeze(1)
     sums = pick_engine(logits).soft_counts(logits, target, ignore_index, per_image)
-    return sums if per_image else tuple(s.squeeze(0) for s in sums)
+    if per_image:
+        return sums
+    intersection, mass, pixels = (s.squeeze(0) for s in sums)
+    return intersection, mass, pixels
 
 
 def tversky_distance(

@@ -302,7 +302,7 @@ class ClassCountsLoss(SegmentationLoss):
 
     def __init__(
         self,
-        class_counts: ClassCountsSource = None,
+        class_counts: ClassCountsSource | None = None,
         num_classes: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -320,11 +320,11 @@ class ClassCountsLoss(SegmentationLoss):
             self.check_length(num_classes, 'num_classes is')
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassCountsLoss:
-        kept = dict(self._buffers)
+        kept = {name: value for name, value in self._buffers.items() if value is not None}
         super()._apply(fn, recurse)
         # Weights go where the model goes, but float16 has not the range for them.
         for name, value in kept.items():
-            self._buffers[name] = value.to(self._buffers[name].device)
+            self._buffers[name] = value.to(getattr(self, name).device)
         return self
 
     def check_length(self, num_classes: int, which: str = 'the logits have') -> None:
@@ -359,8 +359,10 @@ class StatisticsBalancedLoss(ClassCountsLoss, ClassWeightedLoss):
         ValueError: exponent outside [0, 1]; see :class:`ClassCountsLoss` for the counts.
     """
 
+    weight: Tensor
+
     def __init__(
-        self, class_counts: ClassCountsSource = None, exponent: float = 1.0, **kwargs: Any
+        self, class_counts: ClassCountsSource | None = None, exponent: float = 1.0, **kwargs: Any
     ) -> None:
         if not 0 <= exponent <= 1:
             raise ValueError(
@@ -442,7 +444,9 @@ class SoftCountsLoss(RegionLoss):
 
     def score(self, logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
         per_image = self.average != 'batch'
-        sums = soft_sums(logits, target, ignore_index=ignore_index, per_image=per_image)
+        sums: tuple[Tensor, ...] = soft_sums(
+            logits, target, ignore_index=ignore_index, per_image=per_image
+        )
         if not per_image and num_ranks(self.sync_stats) > 1:
             total = torch.stack([s.double() for s in sums])
             sums = differentiable_sum_over_ranks(total, self.sync_stats).unbind()

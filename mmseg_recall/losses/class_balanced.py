@@ -33,7 +33,10 @@ class ClassBalancedLoss(StatisticsBalancedLoss):
     default_name = 'loss_class_balanced'
 
     def __init__(
-        self, class_counts: ClassCountsSource = None, beta: float | None = None, **kwargs: Any
+        self,
+        class_counts: ClassCountsSource | None = None,
+        beta: float | None = None,
+        **kwargs: Any,
     ) -> None:
         if beta is not None and not 0 <= beta < 1:
             raise ValueError(f'beta must be in [0, 1), got {beta}')

@@ -13,10 +13,10 @@ from torch import Tensor
 LARGEST = 2**63
 """No count is as large: the weights stay far inside the range of float32."""
 
-ClassCountsSource = Sequence[float] | str | Path | None
+ClassCountsSource = Sequence[float] | str | Path
 
 
-def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
+def load_class_counts(source: ClassCountsSource) -> Tensor:
     """N_c of each class from a list, or from the JSON file of ``tools/class_statistics.py``.
 
     Args:
@@ -40,7 +40,7 @@ def load_class_counts(source: Sequence[float] | str | Path) -> Tensor:
     return _checked(source.tolist() if hasattr(source, 'tolist') else source, 'class_counts')
 
 
-def load_class_names(source: Sequence[float] | str | Path) -> list[str] | None:
+def load_class_names(source: ClassCountsSource) -> list[str] | None:
     """The class names in the JSON file of ``tools/class_statistics.py``; None if there are none."""
     classes = _read(Path(source)).get('classes') if isinstance(source, (str, Path)) else None
     return [str(name) for name in classes] if isinstance(classes, list) else None
@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _checked(counts: object, where: str) -> Tensor:
+def _checked(counts: Any, where: str) -> Tensor:
     is_list = isinstance(counts, Sequence) and not isinstance(counts, (str, bytes))
     if not is_list or not all(
         isinstance(n, (int, float)) and not isinstance(n, bool) for n in counts

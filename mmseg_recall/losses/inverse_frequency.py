@@ -42,7 +42,7 @@ class InverseFrequencyLoss(StatisticsBalancedLoss):
     default_name = 'loss_inverse_frequency'
 
     def __init__(
-        self, class_counts: ClassCountsSource = None, mode: str = 'inverse', **kwargs: Any
+        self, class_counts: ClassCountsSource | None = None, mode: str = 'inverse', **kwargs: Any
     ) -> None:
         if mode not in MODES:
             raise ValueError(f'mode must be one of {sorted(MODES)}, got {mode!r}')

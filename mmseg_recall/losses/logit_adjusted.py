@@ -39,10 +39,11 @@ class LogitAdjustedLoss(ClassCountsLoss):
     """
 
     default_name = 'loss_logit_adjusted'
+    adjustment: Tensor
 
     def __init__(
         self,
-        class_counts: ClassCountsSource = None,
+        class_counts: ClassCountsSource | None = None,
         tau: float = 1.0,
         sync_stats: bool = True,
         **kwargs: Any,

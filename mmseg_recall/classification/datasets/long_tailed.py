@@ -104,7 +104,9 @@ class LongTailedDataset:
         lazy_init: bool = False,
     ) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.tail = dict(imbalance_factor=imbalance_factor, profile=profile, alpha=alpha)
+        self.tail: dict[str, Any] = dict(
+            imbalance_factor=imbalance_factor, profile=profile, alpha=alpha
+        )
         self.seed = seed
         self.class_counts: list[int] = []
         self._fully_initialized = False

@@ -201,8 +201,10 @@ def _differentiate_soft_counts(
 
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
         of_block = [g[at[0]] if per_image else g for g in grads]
-        arguments = distance, *of_block, out, out.stride(0), out.stride(1)
-        cpu_library.run('soft_counts_backward', x, labels[at], ignore_index, *arguments)
+        where = out, out.stride(0), out.stride(1)
+        cpu_library.run(
+            'soft_counts_backward', x, labels[at], ignore_index, distance, *of_block, *where
+        )
 
     return _write_gradient(differentiate, logits)
 

@@ -155,7 +155,11 @@ if hasattr(os, 'register_at_fork'):
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Matrix products in full float32, however the user has set them."""
-    backends = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, 'matmul', None)
+    # Any: which settings there are depends on the version of torch.
+    backends: list[Any] = [
+        torch.backends.cuda.matmul,
+        getattr(torch.backends.mkldnn, 'matmul', None),
+    ]
     if not all(hasattr(backend, 'fp32_precision') for backend in backends):  # torch < 2.9
         precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision('highest')

@@ -19,7 +19,7 @@ from torch.nn import Parameter
 
 _POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 _WRITTEN = [_POINTER, _INTEGER, _INTEGER]  # the gradient and its strides
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, list[Any]] = {
     'nll_forward': [_POINTER] * 5,
     'nll_backward': [_POINTER, _POINTER, *_WRITTEN],
     'seesaw_forward': [_POINTER, _POINTER, ctypes.c_float, _POINTER],
@@ -57,17 +57,19 @@ def _load() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
         checksum = library.source_checksum()
     except (OSError, AttributeError) as error:  # built for another system, or damaged
-        return _leave_alone(f'{path} cannot be loaded ({error})')
+        _warn(f'{path} cannot be loaded ({error})')
+        return None
     # In a checkout the source may be newer, and its functions may take other arguments.
     if checksum != ctypes.c_int32(zlib.crc32(source.read_bytes())).value:
-        return _leave_alone(f'{path} is not of the present {source.name}')
+        _warn(f'{path} is not of the present {source.name}')
+        return None
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.POINTER(Block), *arguments], ctypes.c_int64
     return library
 
 
-def _leave_alone(reason: str) -> None:
+def _warn(reason: str) -> None:
     warnings.warn(
         f'{reason} and is left alone, which makes the losses slower: install mmseg_recall again',
         stacklevel=3,

@@ -26,8 +26,8 @@ class _LovaszSoftmax(torch.autograd.Function):
         errors = _class_errors(logits, labels)
         total = (errors.sum() * 0).abs()  # NaN if a logit is
         labels = labels.flatten()
-        present = torch.bincount(labels, minlength=num_classes + 1)[:-1].nonzero()
-        present, labels = present.flatten().tolist(), labels.int()
+        pixels = torch.bincount(labels, minlength=num_classes + 1)[:-1]
+        present, labels = pixels.nonzero().flatten().tolist(), labels.int()
 
         # The gradient with respect to p takes the place of the errors, class by class.
         def score(c: int) -> Tensor:

@@ -74,7 +74,8 @@ class _ClassSums(torch.autograd.Function):
         pixel_weight: Tensor | None,
     ) -> tuple[Tensor, ...]:
         rows = as_rows(logits)
-        labels, weight = _contiguous_rows(target), _contiguous_rows(pixel_weight)
+        labels = pixel_rows(target).contiguous()
+        weight = None if pixel_weight is None else pixel_rows(pixel_weight).contiguous()
         strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
         axes = _Axis(), _Axis()  # nothing to resize
         sums, counts, *stats = _score(rows, labels, ignore_index, weight, strides, axes)
@@ -119,10 +120,11 @@ class _ResizedClassSums(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
     ) -> tuple[Tensor, ...]:
-        axes = tuple(
+        rows, columns = (
             _axis(size, wanted, align_corners, logits.device)
             for size, wanted in zip(logits.shape[2:], target.shape[1:], strict=True)
         )
+        axes = rows, columns
         labels = target.contiguous()
         sums, counts, *stats = _score(logits, labels, ignore_index, None, logits.stride(), axes)
         ctx.save_for_backward(logits, labels, *stats)
@@ -232,12 +234,8 @@ def _axis(size_in: int, size_out: int, align_corners: bool, device: torch.device
     # The input after the last weighs nothing.
     second = F.pad(weight, (0, 1)).gather(1, first[:, None] + 1)[:, 0]
     number = used.sum(0)
-    tensors = first.int(), second, start.int(), (start + number).int()
-    return _Axis(*(t.to(device) for t in tensors), most=int(number.max()))
-
-
-def _contiguous_rows(image: Tensor | None) -> Tensor | None:
-    return None if image is None else pixel_rows(image).contiguous()
+    first, start, stop = (t.int().to(device) for t in (first, start, start + number))
+    return _Axis(first, second.to(device), start, stop, int(number.max()))
 
 
 def classes_of_tile(num_classes: int) -> int:
