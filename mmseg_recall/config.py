@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import Registry
+from mmseg import registry
 from mmseg.registry import MODELS
 
 Component = dict[str, Any]
@@ -56,9 +60,19 @@ def type_name(component: Component) -> str:
 
 
 def component_class(component: Component) -> type | None:
-    """The class that a ``type`` names; None where none is registered under it."""
+    """The class that a ``type`` names; None where none is registered under it.
+
+    Of a class that is named by its module, too, as in a dumped pure-Python config. No module is
+    imported for it: a stranger's config may be asked.
+    """
     kind = component['type']
-    return MODELS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, str):
+        return kind
+    name = kind.removeprefix('mmseg.')
+    if '.' not in name:
+        return MODELS.get(name)
+    module, _, name = kind.rpartition('.')
+    return getattr(sys.modules.get(module), name, None)
 
 
 def rename(component: Component, name: str) -> None:
@@ -202,17 +216,83 @@ def loss_name(*components: Component) -> str:
     return ' + '.join(names)
 
 
+def imbalance_losses(cfg: Config) -> list[Component]:
+    """What the config's heads are to train with in the place of cross-entropy; [] of most.
+
+    It stands in the top-level ``imbalance_loss``; in configs of older versions in ``loss_decode``,
+    beside ``runner_type='LossRunner'``.
+    """
+    is_old = cfg.get('runner_type') == 'LossRunner'
+    return as_list(cfg.get('imbalance_loss', cfg.get('loss_decode') if is_old else None))
+
+
 def trained_losses(cfg: Config) -> list[Component]:
     """What the head that predicts trains with; of a config that is yet to be swapped, will.
 
     Nothing is imported for it, so that a stranger's config can be asked.
     """
-    new = as_list(cfg.get('loss_decode'))
+    new = imbalance_losses(cfg)
     if 'model' not in cfg:
         return new
     own = as_list(heads(cfg.model)[predicting_path(cfg.model)].get('loss_decode', CROSS_ENTROPY))
     is_swapped = {type_name(loss) for loss in new} <= {type_name(loss) for loss in own}
     return own if is_swapped else new
+
+
+def parts(node: Any) -> Iterator[dict[str, Any]]:
+    """Every dict inside a config, outer ones first, to be changed in place."""
+    if isinstance(node, Config):
+        node = node._cfg_dict
+    if isinstance(node, dict):
+        yield node
+        # Not by the items of mmengine's dict, which import what is lazy.
+        node = list(dict.values(node))
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from parts(part)
+
+
+def components(cfg: Config) -> Iterator[Component]:
+    """Every dict inside a config that has a ``type``, outer ones first.
+
+    Example:
+        >>> model = dict(type='EncoderDecoder', decode_head=[dict(type='FCNHead')])
+        >>> [type_name(part) for part in components(Config(dict(model=model)))]
+        ['EncoderDecoder', 'FCNHead']
+    """
+    return (part for part in parts(cfg) if 'type' in part)
+
+
+def name_types(cfg: Config) -> Config:
+    """A copy of a config that names each class by its module, so that its dump can be loaded.
+
+    Pure-Python configs give the class itself as ``type``, which is dumped as ``<class ...>``.
+
+    Example:
+        >>> from mmengine.optim import OptimWrapper
+        >>> name_types(Config(dict(optim_wrapper=dict(type=OptimWrapper)))).optim_wrapper.type
+        'mmengine.optim.optimizer.optimizer_wrapper.OptimWrapper'
+    """
+    cfg = copy.deepcopy(cfg)
+    for component in components(cfg):
+        kind = component['type']
+        if callable(kind):
+            # Of a function or a script it cannot be imported: it has to be registered.
+            local = '<locals>' in kind.__qualname__ or kind.__module__ == '__main__'
+            component['type'] = kind.__name__ if local else f'{kind.__module__}.{kind.__qualname__}'
+    return cfg
+
+
+def uses_plugin(cfg: Config) -> bool:
+    """Whether a config names anything that this package registers."""
+    registries = [value for value in vars(registry).values() if isinstance(value, Registry)]
+    ours = {
+        name
+        for one in registries
+        for name, value in one.module_dict.items()
+        if value.__module__.startswith('mmseg_recall.')
+    }
+    return any(type_name(component) in ours for component in components(cfg))
 
 
 def import_with(cfg: Config, *modules: str) -> None:

@@ -163,7 +163,6 @@ def run_stock_script(name: str, package: str = 'mmseg') -> None:
     _prepare_cpu_ranks()
     _keep_checkpoints_whole()
     _refuse_pickles()
-    _adjust_logits()
     runpy.run_path(str(stock_script(name, package)), run_name='__main__')
 
 
@@ -231,19 +230,56 @@ def _refuse_pickles() -> None:
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
-def _adjust_logits() -> None:
-    # mmseg's test.py builds mmengine's Runner whatever the config's runner_type, so that LossRunner
-    # never sees the option. The losses need not be swapped to test.
-    from mmengine.runner import Runner
+def rewrite_configs() -> None:
+    """Have mmengine do what a config asks of this package, whoever reads it or trains with it."""
+    from mmengine.config import Config
+    from mmengine.runner import FlexibleRunner, Runner
 
-    from .models import adjust_logits
+    for runner_class in (Runner, FlexibleRunner):
+        runner_class.from_cfg = classmethod(_rewriting(runner_class.from_cfg.__func__))
+    for method in ('__init__', 'merge_from_dict'):
+        setattr(Config, method, _completing(getattr(Config, method)))
 
-    build = Runner.from_cfg.__func__
 
-    def from_cfg(cls: type[Runner], cfg: Any) -> Runner:
-        return build(cls, adjust_logits(cfg) if 'logit_adjustment' in cfg else cfg)
+def _rewriting(build: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(build)
+    def from_cfg(cls: type, cfg: Any) -> Any:
+        from mmengine.config import Config
 
-    Runner.from_cfg = classmethod(from_cfg)
+        from .models import rewrite
+
+        report: list[tuple[int, str]] = []
+        missing = None
+        try:
+            cfg = rewrite(cfg if isinstance(cfg, Config) else Config(cfg), report)
+        except FileNotFoundError as error:
+            missing = error  # the class counts of a loss, without which a model can be tested
+        runner = build(cls, cfg)
+        for level, line in report:
+            runner.logger.log(level, line)
+        if missing:
+            runner.train = _raising(missing)
+        return runner
+
+    return from_cfg
+
+
+def _raising(error: Exception) -> Callable[[], None]:
+    def train() -> None:
+        raise error
+
+    return train
+
+
+def _completing(change: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(change)
+    def changed(cfg: Any, *args: Any, **kwargs: Any) -> None:
+        from .models.rewrite import complete
+
+        change(cfg, *args, **kwargs)
+        complete(cfg)
+
+    return changed
 
 
 def apply_workarounds() -> None:

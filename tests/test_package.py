@@ -117,6 +117,6 @@ def test_wheel_requires_torch_only_and_offers_the_stacks_that_the_package_checks
 def test_packaged_config_and_tool_run_without_the_checkout(site, tmp_path):
     mim = site / 'mmseg_recall' / '.mim'
     cfg = Config.fromfile(mim / 'configs/recall/deeplabv3_r18_synthia.py')
-    assert cfg.loss_decode.type == 'RecallLoss'
+    assert cfg.imbalance_loss.type == 'RecallLoss'
     output = run(mim / 'tools/train.py', '--help', cwd=tmp_path, PYTHONPATH=str(site))
     assert '--cfg-options' in output

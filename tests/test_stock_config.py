@@ -14,7 +14,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_recall.models.loss_runner import swap_loss
+from mmseg_recall.models import swap_loss
 from mmseg_recall.stack import check_stack
 
 STOCK = 'deeplabv3/deeplabv3_r18-d8_4xb2-80k_cityscapes-769x769.py'

@@ -36,7 +36,7 @@ def loss_label(cfg: Config) -> str:
     Of a classifier it names the method: the losses, heads and hooks that make it.
 
     Example:
-        >>> loss_label(Config(dict(loss_decode=dict(type='RecallLoss', momentum=0.5))))
+        >>> loss_label(Config(dict(imbalance_loss=dict(type='RecallLoss', momentum=0.5))))
         'Recall momentum=0.5'
         >>> head = dict(type='SDNHead', loss=dict(type='RecallLoss'))
         >>> loss_label(Config(dict(default_scope='mmpretrain', head=head)))

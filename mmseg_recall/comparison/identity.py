@@ -59,21 +59,23 @@ class Identity(NamedTuple):
 def identity(cfg: Config) -> Identity:
     """Split a config.
 
-    Losses are the top-level ``loss_decode`` and ``class_counts``, and each ``loss*`` of the model;
-    of a classifier its head and the hook that defers its weights, too, which make its method. A
-    seed that stands in ``load_from`` as ``seed3`` is the seed as well.
+    Losses are the top-level ``imbalance_loss`` (``loss_decode`` in older configs) and
+    ``class_counts``, and each ``loss*`` of the model; of a classifier its head and the hook that
+    defers its weights, too, which make its method. A seed that stands in ``load_from`` as
+    ``seed3`` is the seed as well.
 
     Example:
-        >>> first = Config(dict(loss_decode=dict(type='RecallLoss'), randomness=dict(seed=0)))
-        >>> second = Config(dict(loss_decode=dict(type='OHEMLoss'), randomness=dict(seed=1)))
+        >>> first = Config(dict(imbalance_loss=dict(type='RecallLoss'), randomness=dict(seed=0)))
+        >>> second = Config(dict(imbalance_loss=dict(type='OHEMLoss'), randomness=dict(seed=1)))
         >>> identity(first).key == identity(second).key
         True
         >>> identity(first).loss
-        {'loss_decode': {'type': 'RecallLoss'}}
+        {'imbalance_loss': {'type': 'RecallLoss'}}
     """
     values = cfg.to_dict()
     setup = {k: v for k, v in values.items() if k not in NOT_THE_RUN and v is not None}
-    loss = {k: setup.pop(k) for k in ('loss_decode', 'class_counts') if k in setup}
+    asked = ('imbalance_loss', 'loss_decode', 'class_counts')
+    loss = {k: setup.pop(k) for k in asked if k in setup}
     if setup.get('runner_type') in RUNNERS_THAT_SWAP:
         del setup['runner_type']
     model = setup.get('model')

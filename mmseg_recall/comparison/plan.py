@@ -130,12 +130,12 @@ def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:
     known = losses_dir / f'{loss}.py'
     if known.is_file() or loss.endswith('.py'):
         base = Config.fromfile(known if known.is_file() else loss)
-        if 'loss_decode' not in base:
-            raise ValueError(f'{loss} defines no loss_decode, so it is no loss base config')
+        new_losses = as_list(base.get('imbalance_loss', base.get('loss_decode')))
+        if not new_losses:
+            raise ValueError(f'{loss} defines no imbalance_loss, so it is no loss base config')
         import_with(cfg, *as_list(base.get('custom_imports', {}).get('imports')))
-        loss_decode = base.loss_decode
     elif MODELS.get(loss) is not None:
-        loss_decode = dict(type=loss)
+        new_losses = [dict(type=loss)]
     else:
         names = ', '.join(sorted(path.stem for path in losses_dir.glob('*.py')))
         raise ValueError(
@@ -143,8 +143,7 @@ def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:
             'file, nor the type of a loss registered in mmseg'
         )
     # Replaced, not merged: the options of another loss must not stay.
-    cfg.loss_decode = loss_decode
-    cfg.runner_type = 'LossRunner'
+    cfg.imbalance_loss = new_losses if len(new_losses) > 1 else new_losses[0]
 
 
 def _prepare(cfg: Config, seed: int, checkpoint: str, path: str) -> None:

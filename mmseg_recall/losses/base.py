@@ -286,7 +286,7 @@ class ClassCountsLoss(SegmentationLoss):
         class_counts: Pixels of each class in the training set: a list, an array, a tensor, or the
             path of the JSON file that ``tools/class_statistics.py CONFIG`` writes. Required.
         num_classes: C, to refuse counts of another length at once instead of at the first batch;
-            LossRunner gives that of the head.
+            the swap of losses in a config gives that of the head.
         kwargs: Of :class:`SegmentationLoss`.
 
     Attributes:

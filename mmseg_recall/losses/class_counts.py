@@ -13,7 +13,7 @@ from torch import Tensor
 LARGEST = 2**63
 """No count is as large: the weights stay far inside the range of float32."""
 
-ClassCountsSource = Sequence[float] | str | Path
+ClassCountsSource = Sequence[float] | dict[str, Any] | str | Path
 
 
 def load_class_counts(source: ClassCountsSource) -> Tensor:
@@ -21,7 +21,7 @@ def load_class_counts(source: ClassCountsSource) -> Tensor:
 
     Args:
         source: Counts, one a class, in [0, 2**63), not all zero, in a list, array or tensor; or a
-            file's path.
+            file's path, or its content.
 
     Returns:
         (C,) float64.
@@ -35,20 +35,24 @@ def load_class_counts(source: ClassCountsSource) -> Tensor:
         tensor([6., 2.], dtype=torch.float64)
     """
     if isinstance(source, (str, Path)):
-        return _checked(_read(Path(source))['pixels'], f'the class counts in {source}')
+        return _checked(read_class_counts(source)['pixels'], f'the class counts in {source}')
+    if isinstance(source, dict):
+        return _checked(_check_content(source, 'class_counts')['pixels'], 'class_counts')
     # A tensor or an array.
     return _checked(source.tolist() if hasattr(source, 'tolist') else source, 'class_counts')
 
 
 def load_class_names(source: ClassCountsSource) -> list[str] | None:
     """The class names in the JSON file of ``tools/class_statistics.py``; None if there are none."""
-    classes = _read(Path(source)).get('classes') if isinstance(source, (str, Path)) else None
+    content = read_class_counts(source) if isinstance(source, (str, Path)) else source
+    classes = content.get('classes') if isinstance(content, dict) else None
     return [str(name) for name in classes] if isinstance(classes, list) else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_class_counts(path: str | Path) -> dict[str, Any]:
+    """The pixels, and the classes where it names them, in the file of ``class_statistics.py``."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(
             f'class counts file {path} does not exist. Write it from the training set of your '
@@ -61,17 +65,18 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f'class counts file {path} is not JSON: {error}') from error
+    return _check_content(content, f'class counts file {path}')
+
+
+def _check_content(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get('pixels'), list):
-        raise ValueError(
-            f'class counts file {path} must hold an object with a list "pixels", one count a class'
-        )
+        raise ValueError(f'{where} must hold an object with a list "pixels", one count a class')
     classes = content.get('classes')
     if isinstance(classes, list) and len(classes) != len(content['pixels']):
         raise ValueError(
-            f'class counts file {path} names {len(classes)} classes '
-            f'but counts {len(content["pixels"])}'
+            f'{where} names {len(classes)} classes but counts {len(content["pixels"])}'
         )
-    return content
+    return {name: content[name] for name in ('classes', 'pixels') if name in content}
 
 
 def _checked(counts: Any, where: str) -> Tensor:

@@ -6,13 +6,14 @@ check_stack()
 
 from .fused_head import FusedTail, fuse_tails  # noqa: E402
 from .logit_adjustment import LogitAdjusted, adjust_logits  # noqa: E402
-from .loss_runner import LossRunner, swap_loss  # noqa: E402
+from .loss_swap import swap_loss  # noqa: E402
+from .rewrite import rewrite  # noqa: E402
 
 __all__ = [
     'FusedTail',
     'LogitAdjusted',
-    'LossRunner',
     'adjust_logits',
     'fuse_tails',
+    'rewrite',
     'swap_loss',
 ]

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
+from mmseg.utils import OptSampleList
 from torch import Tensor
 
 from ..config import component_class, rename, segmentor, type_name
@@ -21,8 +22,9 @@ class LogitAdjusted:
 
         prediction = argmax_c z_c - tau log pi_c,    pi_c = N_c / sum_k N_k
 
-    over the training set's N_c, in whole and sliding inference and under test-time augmentation.
-    Training, and the state dict, are those of the segmentor: any trained checkpoint will do.
+    over the training set's N_c, in whole and sliding inference, under test-time augmentation, and
+    in an exported model. Training, and the state dict, are those of the segmentor: any trained
+    checkpoint will do.
 
     For every stock segmentor that scores pixels, ``LogitAdjusted`` + its name is registered;
     :func:`adjust_logits` turns it on. For one of your own:
@@ -42,8 +44,13 @@ class LogitAdjusted:
     """
 
     def __init__(
-        self, *args: Any, class_counts: ClassCountsSource, tau: float = 1.0, **kwargs: Any
+        self, *args: Any, class_counts: ClassCountsSource = None, tau: float = 1.0, **kwargs: Any
     ) -> None:
+        if class_counts is None:
+            raise ValueError(
+                'logit_adjustment needs class_counts, the pixels of each class in the training '
+                'set: a list, or the file that `python tools/class_statistics.py CONFIG` writes'
+            )
         super().__init__(*args, **kwargs)
         adjustment = log_prior(load_class_counts(class_counts), tau).float()
         if len(adjustment) != self.out_channels:
@@ -58,6 +65,10 @@ class LogitAdjusted:
         """Adjusted logits (N, C, H, W) of whole images, or of the windows of a sliding one."""
         return super().encode_decode(inputs, batch_img_metas) - self.adjustment
 
+    def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor:
+        """Adjusted logits as the head gives them, which is what an export of the model traces."""
+        return super()._forward(inputs, data_samples) - self.adjustment
+
 
 def adjust_logits(cfg: Config) -> Config:
     """Turn on what the config's top-level ``logit_adjustment`` says.
@@ -70,7 +81,7 @@ def adjust_logits(cfg: Config) -> Config:
         A copy of ``cfg``. Adjusting it again changes nothing.
 
     Raises:
-        ValueError: There are no ``class_counts``, or the segmentor is not one that can be adjusted.
+        ValueError: The segmentor is not one that can be adjusted.
 
     Example:
         >>> model = dict(type='EncoderDecoder')
@@ -81,11 +92,6 @@ def adjust_logits(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     model = segmentor(cfg.model)
     options = {'class_counts': cfg.get('class_counts'), **cfg.logit_adjustment}
-    if options['class_counts'] is None:
-        raise ValueError(
-            'logit_adjustment needs class_counts, the pixels of each class in the training set: '
-            'a list, or the file that `python tools/class_statistics.py CONFIG` writes'
-        )
     kind = component_class(model)
     if not (isinstance(kind, type) and issubclass(kind, LogitAdjusted)):
         if kind not in ADJUSTED:

@@ -31,7 +31,10 @@ def test_every_loss_of_a_seed_comes_before_the_next_seed():
         'deeplabv3_r18_camvid_ce_seed1',
     ]
     assert [parsed(one).randomness.seed for one in plans] == [3, 3, 1, 1]
-    assert [parsed(one).loss_decode.type for one in plans[:2]] == ['RecallLoss', 'CrossEntropyLoss']
+    assert [parsed(one).imbalance_loss.type for one in plans[:2]] == [
+        'RecallLoss',
+        'CrossEntropyLoss',
+    ]
 
 
 def test_configs_keep_their_own_loss():
@@ -42,10 +45,9 @@ def test_configs_keep_their_own_loss():
 
 def test_a_registered_loss_and_a_file_take_part_with_no_code(tmp_path):
     base = tmp_path / 'tversky.py'
-    base.write_text("loss_decode = dict(type='TverskyLoss', alpha=0.7)\n")
+    base.write_text("imbalance_loss = dict(type='TverskyLoss', alpha=0.7)\n")
     dice, tversky = plan([CONFIG], ['DiceLoss', str(base)])
-    assert parsed(dice).loss_decode == dict(type='DiceLoss')
-    assert parsed(dice).runner_type == 'LossRunner'
+    assert parsed(dice).imbalance_loss == dict(type='DiceLoss')
     assert tversky.name == 'deeplabv3_r18_camvid_tversky-alpha-0.7_seed0'
 
 
@@ -87,7 +89,7 @@ def test_runs_that_differ_in_loss_and_seed_only_have_the_same_key():
 def test_label(loss, label):
     in_head = dict(model=dict(decode_head=dict(loss_decode=loss)))
     assert loss_label(Config(in_head)) == label
-    assert loss_label(Config(dict(**in_head, loss_decode=dict(type='RecallLoss')))) == 'Recall'
+    assert loss_label(Config(dict(**in_head, imbalance_loss=dict(type='RecallLoss')))) == 'Recall'
 
 
 def test_an_unknown_loss_is_named_with_what_there_is():
@@ -97,7 +99,7 @@ def test_an_unknown_loss_is_named_with_what_there_is():
 
 def test_two_runs_of_one_name_are_refused(tmp_path):
     base = tmp_path / 'other.py'
-    base.write_text("loss_decode = dict(type='RecallLoss', loss_name='loss_other')\n")
+    base.write_text("imbalance_loss = dict(type='RecallLoss', loss_name='loss_other')\n")
     with pytest.raises(ValueError, match='Two runs would have the name'):
         plan([CONFIG], ['recall', str(base)])
 
@@ -125,7 +127,7 @@ def test_a_label_longer_than_a_file_name_is_cut_and_stays_its_own(tmp_path):
     for last in (3, 4):
         base = tmp_path / f'{last}.py'
         counts = list(range(200))
-        base.write_text(f"loss_decode = dict(type='RecallLoss', an_option={[*counts, last]})\n")
+        base.write_text(f"imbalance_loss = dict(type='RecallLoss', an_option={[*counts, last]})\n")
         losses.append(str(base))
     first, second = (one.name for one in plan([CONFIG], losses))
     assert first != second

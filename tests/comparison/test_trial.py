@@ -16,7 +16,7 @@ from tests.comparison.test_real_runs import CONFIG, write_data
 BROKEN = {
     'counts': ('inverse_frequency', dict(class_counts='nowhere.json'), 'nowhere.json'),
     'length': ('inverse_frequency', dict(class_counts=[1, 2, 3]), '3 classes'),
-    'option': ('focal', {'loss_decode.gama': 2}, 'gama'),
+    'option': ('focal', {'imbalance_loss.gama': 2}, 'gama'),
     'sampler': (
         'soft_iou',
         {'model.decode_head.sampler': dict(type='OHEMPixelSampler', thresh=0.7)},
@@ -59,7 +59,7 @@ def test_what_cannot_start_is_named_before_anything_starts(tmp_path):
 
 def test_a_config_that_ends_its_process_is_an_error(tmp_path):
     (tmp_path / 'exits.py').write_text('import os\nos._exit(3)\n')
-    config = Config(dict(custom_imports=dict(imports=['exits']), loss_decode=dict(type='A')))
+    config = Config(dict(custom_imports=dict(imports=['exits']), imbalance_loss=dict(type='A')))
     plan = Plan('a', 'a.py', config.dump(), 0, 'last')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHONPATH', str(tmp_path), prepend=':')

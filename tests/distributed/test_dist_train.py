@@ -28,7 +28,7 @@ EXACT = [
     # Adam divides by the gradient's own size, so that it blows up the noise of small ones.
     'optim_wrapper.optimizer.type=SGD',
     'optim_wrapper.optimizer.lr=0.1',
-    'loss_decode.momentum=0.5',
+    'imbalance_loss.momentum=0.5',
 ]
 
 

@@ -181,7 +181,7 @@ def test_a_prior_multiplies_the_weights() -> None:
         loss(batch.logits, batch.target)
     prior, recall_alone, both = (loss.last_weight for loss in losses)
     torch.testing.assert_close(both, prior * recall_alone, rtol=0, atol=0, equal_nan=True)
-    assert 'class_counts' not in signature(RecallLoss).parameters  # which LossRunner would fill in
+    assert 'class_counts' not in signature(RecallLoss).parameters  # which the swap would fill in
 
 
 def test_pixel_weight_of_a_sampler() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_recall.models import LogitAdjusted, LossRunner, adjust_logits
+from mmseg_recall.models import LogitAdjusted, adjust_logits
 
 COUNTS = [1000, 50, 7]
 BASE = Path(__file__).parents[2] / 'configs/_base_/post_hoc/logit_adjustment.py'
@@ -92,12 +94,15 @@ def test_tau_of_zero_changes_no_bit(mode: str) -> None:
         assert torch.equal(got, want)
 
 
-def test_takes_the_checkpoint_of_the_segmentor_and_trains_as_it() -> None:
+def test_takes_the_checkpoint_of_the_segmentor_and_is_exported() -> None:
     stock, model = build(MODEL), build(adjusted(MODEL, tau=1.0), seed=2)
     assert isinstance(model, LogitAdjusted)
     model.load_state_dict(stock.state_dict())
     image = torch.randn(1, 3, 48, 64)
-    assert torch.equal(model(image, mode='tensor'), stock(image, mode='tensor'))
+    want = stock(image, mode='tensor') - model.adjustment
+    assert torch.equal(model(image, mode='tensor'), want)
+    exported = torch.jit.trace(partial(model, mode='tensor'), image)
+    torch.testing.assert_close(exported(image), want)
     assert type(pickle.loads(pickle.dumps(model))) is type(model)
 
 
@@ -111,7 +116,7 @@ def test_the_runner_turns_it_on_and_options_of_the_command_line_change_it(tmp_pa
     cfg = Config(
         dict(
             model=MODEL,
-            loss_decode=dict(type='RecallLoss'),
+            imbalance_loss=dict(type='RecallLoss'),
             class_counts=COUNTS,
             default_scope='mmseg',
             work_dir=str(tmp_path),
@@ -120,7 +125,7 @@ def test_the_runner_turns_it_on_and_options_of_the_command_line_change_it(tmp_pa
         )
     )
     cfg.merge_from_dict({'logit_adjustment.tau': 0.5})
-    runner = LossRunner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
     want = -0.5 * (torch.tensor(COUNTS, dtype=torch.float64) / sum(COUNTS)).log().float()
     torch.testing.assert_close(-runner.model.adjustment.flatten(), want)
     runner.cfg.merge_from_dict({'logit_adjustment.tau': 0.25})  # of the config that it dumps

@@ -175,7 +175,7 @@ def with_loss(name: str, loss: str) -> Config:
                 old.update(use_sigmoid=False)
         if issubclass(available_losses()[loss], RegionLoss):
             head.pop('sampler', None)
-    cfg.loss_decode = dict(type=loss)
+    cfg.imbalance_loss = dict(type=loss)
     cfg.class_counts = [1] * next(head.num_classes for head in parts if 'num_classes' in head)
     return swap_loss(cfg)
 

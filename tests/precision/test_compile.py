@@ -129,7 +129,7 @@ def small_model() -> nn.Module:
     cfg.model.decode_head.update(
         in_channels=64, channels=8, num_classes=NUM_CLASSES, dropout_ratio=0
     )
-    cfg.loss_decode = dict(type='RecallLoss')
+    cfg.imbalance_loss = dict(type='RecallLoss')
     torch.manual_seed(0)
     return MODELS.build(fuse_tails(swap_loss(cfg)).model).train()
 

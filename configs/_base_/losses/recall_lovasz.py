@@ -1,6 +1,5 @@
-custom_imports = dict(imports=['mmseg_recall'], allow_failed_imports=False)
-runner_type = 'LossRunner'
-loss_decode = [
+__import__('mmseg_recall')  # `import` would make this a pure-Python config
+imbalance_loss = [
     dict(type='RecallLoss'),
     dict(type='LovaszSoftmaxLoss'),
 ]

@@ -1,3 +1,2 @@
-custom_imports = dict(imports=['mmseg_recall'], allow_failed_imports=False)
-runner_type = 'LossRunner'
-loss_decode = dict(type='SoftTverskyLoss', alpha=0.3, beta=0.7)
+__import__('mmseg_recall')  # `import` would make this a pure-Python config
+imbalance_loss = dict(type='SoftTverskyLoss', alpha=0.3, beta=0.7)

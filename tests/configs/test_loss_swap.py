@@ -1,13 +1,15 @@
-"""swap_loss on every shape of config, and the runner built from one."""
+"""swap_loss on every shape of config: what is swapped, kept, refused and said."""
+
+import logging
 
 import pytest
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmseg.models.losses import CrossEntropyLoss, DiceLoss
-from mmseg.registry import MODELS, RUNNERS
+from mmseg.registry import MODELS
 
+from mmseg_recall.config import as_list
 from mmseg_recall.losses import available_losses
-from mmseg_recall.models import LossRunner, swap_loss
+from mmseg_recall.models import swap_loss
 
 CE = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)
 AUX = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)
@@ -25,7 +27,7 @@ def config(decode=CE, auxiliary=None, loss=RECALL, **more) -> Config:
     model = dict(type='EncoderDecoder', decode_head=heads(decode))
     if auxiliary is not None:
         model['auxiliary_head'] = heads(auxiliary)
-    return Config(dict(model=model, loss_decode=loss, **more))
+    return Config(dict(model=model, imbalance_loss=loss, **more))
 
 
 def test_keeps_each_loss_weight():
@@ -80,7 +82,7 @@ def test_idempotent_and_leaves_its_argument(name):
 
 def test_dumped_config_takes_new_options_of_the_loss():
     dumped = swap_loss(config())
-    dumped.merge_from_dict({'loss_decode.momentum': 0.5})
+    dumped.merge_from_dict({'imbalance_loss.momentum': 0.5})
     assert swap_loss(dumped).model.decode_head.loss_decode.momentum == 0.5
 
 
@@ -122,8 +124,112 @@ def test_a_list_takes_the_place_of_each_cross_entropy():
 def test_a_list_is_swapped_once(added, decode):
     once = swap_loss(config(decode, AUX, loss=[added, dict(type='DiceLoss', loss_weight=0.5)]))
     assert swap_loss(once).pretty_text == once.pretty_text
-    once.merge_from_dict({'loss_decode.1.smooth': 2})
+    once.merge_from_dict({'imbalance_loss.1.smooth': 2})
     assert swap_loss(once).model.auxiliary_head.loss_decode[1].smooth == 2
+
+
+OHEM = dict(type='OhemCrossEntropy', thres=0.9, min_kept=7, class_weight=[1.0] * 19)
+FOCAL = dict(type='FocalLoss', use_sigmoid=True)
+
+
+@pytest.mark.parametrize('loss', [RECALL, dict(type='InverseFrequencyLoss', class_counts=[1, 2])])
+def test_mined_cross_entropy_is_swapped(loss):
+    swapped = swap_loss(config([dict(OHEM, loss_weight=0.4), CE], loss=loss))
+    first, second = swapped.model.decode_head.loss_decode
+    assert first.type == second.type == loss['type']
+    assert (first.loss_weight, second.loss_weight) == (0.4, 1.0)
+    ignoring = swap_loss(config(dict(OHEM, ignore_label=0), loss=loss)).model.decode_head
+    assert ignoring.loss_decode.ignore_index == 0
+
+
+@pytest.mark.parametrize('decode', [DICE, FOCAL, SIGMOID, [DICE, FOCAL], (CE, DICE)])
+@pytest.mark.parametrize('loss', [RECALL, [RECALL, dict(type='LovaszSoftmaxLoss')]])
+def test_a_head_that_predicts_without_a_loss_to_swap_is_refused(decode, loss):
+    with pytest.raises(ValueError) as caught:
+        swap_loss(config(decode, AUX, loss=loss))
+    last = decode[-1] if isinstance(decode, (list, tuple)) else decode
+    place = 'model.decode_head.1' if isinstance(decode, tuple) else 'model.decode_head'
+    assert f'{place} (FCNHead), which predicts, trains with' in str(caught.value)
+    assert last['type'] in str(caught.value)
+    line = str(caught.value).splitlines()[-1].strip()
+    if isinstance(decode, tuple):
+        assert line.startswith('model.decode_head.1.loss_decode = ')
+        return
+    swapped = swap_loss(with_line(config(decode, AUX, loss=loss), line)).model
+    names = [one['type'] for one in as_list(loss)]
+    assert [one.type for one in as_list(swapped.decode_head.loss_decode)] == names
+    assert [one.type for one in as_list(swapped.auxiliary_head.loss_decode)] == names
+
+
+def with_line(cfg: Config, line: str) -> Config:
+    """A config with a line added in a child of it."""
+    merged = Config._merge_a_into_b(Config.fromstring(line, '.py')._cfg_dict, cfg._cfg_dict)
+    return Config(merged)
+
+
+def test_the_line_for_the_inner_head_of_knet():
+    inner = dict(type='FCNHead', loss_decode=DICE)
+    head = dict(type='IterativeDecodeHead', kernel_generate_head=inner)
+    cfg = Config(dict(model=dict(decode_head=head), imbalance_loss=RECALL))
+    with pytest.raises(ValueError, match=r'kernel_generate_head .*trains with DiceLoss') as caught:
+        swap_loss(cfg)
+    cfg = with_line(cfg, str(caught.value).splitlines()[-1].strip())
+    assert swap_loss(cfg).model.decode_head.kernel_generate_head.loss_decode.type == 'RecallLoss'
+
+
+def test_a_list_of_which_a_head_has_one_already_is_not_half_swapped():
+    with pytest.raises(ValueError, match='trains with DiceLoss'):
+        swap_loss(config(DICE, loss=SUM))
+    swapped = swap_loss(config([CE, DICE], loss=[RECALL, dict(type='DiceLoss')])).model
+    assert [one.type for one in swapped.decode_head.loss_decode] == [
+        'RecallLoss', 'DiceLoss', 'DiceLoss'
+    ]  # fmt: skip
+
+
+def test_each_head_has_a_line_in_the_report():
+    report = []
+    weighted = dict(CE, class_weight=[1.0, 2.0])
+    swap_loss(config(([weighted, DICE], SIGMOID, AUX), ([SIGMOID, AUX], FOCAL)), report)
+    assert [line for _, line in report] == [
+        'model.decode_head.0.loss_decode.0: CrossEntropyLoss -> RecallLoss (class_weight dropped)',
+        'model.decode_head.0.loss_decode.1: DiceLoss is kept: it is no cross-entropy of the pixels',
+        'model.decode_head.1.loss_decode: CrossEntropyLoss is kept: its sigmoids score each class '
+        'alone, which no softmax loss can stand in for',
+        'model.decode_head.2.loss_decode: CrossEntropyLoss -> RecallLoss',
+        'model.auxiliary_head.0.loss_decode.0: CrossEntropyLoss is kept: its sigmoids score each '
+        'class alone, which no softmax loss can stand in for',
+        'model.auxiliary_head.0.loss_decode.1: CrossEntropyLoss -> RecallLoss',
+        'model.auxiliary_head.1.loss_decode: FocalLoss is kept: it is no cross-entropy of the '
+        'pixels',
+    ]
+    warned = [line.split(':')[0] for level, line in report if level == logging.WARNING]
+    assert warned == ['model.decode_head.1.loss_decode', 'model.auxiliary_head.0.loss_decode.0']
+
+
+@pytest.mark.parametrize('options', [dict(out_channels=1), dict(out_channels=1, threshold=0.5)])
+def test_a_head_of_one_channel_is_swapped(options):
+    cfg = config(dict(SIGMOID, loss_weight=1.0))
+    cfg.model.decode_head.update(num_classes=2, **options)
+    swapped = swap_loss(cfg).model.decode_head.loss_decode
+    assert swapped == dict(type='RecallLoss', loss_weight=1.0, use_sigmoid=True)
+    assert swap_loss(swap_loss(cfg)).model == swap_loss(cfg).model
+    cfg.imbalance_loss = dict(type='LovaszLoss')
+    with pytest.raises(ValueError, match='LovaszLoss does not take the one channel'):
+        swap_loss(cfg)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'error', 'message'),
+    [
+        (dict(type='Misspelt'), KeyError, r"decode_head.loss_decode.1: 'Misspelt' is not a regis"),
+        (dict(type='no.such.Thing'), KeyError, r"loss_decode.1: 'no.such.Thing' is not a"),
+        (dict(loss_weight=1.0), ValueError, r'decode_head.loss_decode.1 has no type'),
+        ('DiceLoss', ValueError, r'decode_head.loss_decode.1 has no type: DiceLoss'),
+    ],
+)
+def test_a_loss_that_is_none_is_named_with_its_place(loss, error, message):
+    with pytest.raises(error, match=message):
+        swap_loss(config([CE, loss]))
 
 
 @pytest.mark.parametrize(
@@ -131,11 +237,9 @@ def test_a_list_is_swapped_once(added, decode):
     [
         (config(loss=[]), ValueError, 'a list of losses of different types'),
         (config(loss=[RECALL, RECALL]), ValueError, 'a list of losses of different types'),
-        (config([SIGMOID], loss=SUM), ValueError, r'replaced by RecallLoss \+ DiceLoss'),
-        (config(DICE, [SIGMOID]), ValueError, 'No loss was replaced by RecallLoss'),
         (config(loss=dict(RECALL, loss_weight=2.0)), ValueError, 'each head keeps its own'),
         (config(loss=dict(type='RecalLoss')), KeyError, "'RecalLoss' is not a registered loss"),
-        (Config(dict(model=dict())), KeyError, 'no top-level loss_decode'),
+        (config(loss=dict(momentum=0.5)), ValueError, 'imbalance_loss has no type'),
     ],
 )
 def test_errors(cfg, error, message):
@@ -143,36 +247,9 @@ def test_errors(cfg, error, message):
         swap_loss(cfg)
 
 
-def test_runner_is_registered_and_dumps_a_config_that_runs_again(tmp_path):
-    assert RUNNERS.get('LossRunner') is LossRunner
-    cfg = config(
-        runner_type='LossRunner',
-        work_dir=str(tmp_path),
-        default_scope='mmseg',
-        experiment_name=tmp_path.name,
-        sync_bn='torch',
-    )
-    cfg.model = dict(
-        type='EncoderDecoder',
-        backbone=dict(type='ResNetV1c', depth=18, base_channels=2, stem_channels=2, init_cfg=None),
-        decode_head=dict(
-            type='FCNHead', in_channels=16, in_index=3, channels=4, num_classes=3, loss_decode=CE
-        ),
-    )
-    runner = RUNNERS.build(cfg)
-    assert isinstance(runner, LossRunner)
-    assert isinstance(runner, Runner)
-    assert type(runner.model.decode_head.loss_decode).__name__ == 'RecallLoss'
-    runner.dump_config()
-    (dumped,) = tmp_path.glob('*.py')
-    again = Config.fromfile(dumped)
-    assert again.runner_type == 'LossRunner'
-    assert swap_loss(again).model == again.model
-
-
 def test_a_head_that_names_no_loss_has_the_cross_entropy_of_its_class():
     head = dict(type='FCNHead')
-    model = swap_loss(Config(dict(model=dict(decode_head=head), loss_decode=RECALL))).model
+    model = swap_loss(Config(dict(model=dict(decode_head=head), imbalance_loss=RECALL))).model
     assert model.decode_head.loss_decode == dict(type='RecallLoss', loss_weight=1.0)
 
 
