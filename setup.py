@@ -49,19 +49,24 @@ class WheelForEachPython(bdist_wheel):
 
 
 class BuildWithMim(build_py):
-    """Put the configs and tools into the wheel, as mmseg_recall/.mim, the way mmseg has them."""
+    """Put the configs and tools into the wheel, as mmseg_recall/.mim, the way mmseg has them.
+
+    In an editable install it holds links to those of the checkout.
+    """
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:
-            return
+        root = ROOT if self.editable_mode else Path(self.build_lib)
+        mim = root / 'mmseg_recall' / '.mim'
+        mim.mkdir(parents=True, exist_ok=True)
         for folder in ('configs', 'tools'):
-            shutil.copytree(
-                ROOT / folder,
-                Path(self.build_lib) / 'mmseg_recall' / '.mim' / folder,
-                ignore=shutil.ignore_patterns('__pycache__'),
-                dirs_exist_ok=True,
-            )
+            if not self.editable_mode:
+                ignored = shutil.ignore_patterns('__pycache__')
+                shutil.copytree(ROOT / folder, mim / folder, ignore=ignored, dirs_exist_ok=True)
+            elif not (mim / folder).exists():
+                (mim / folder).symlink_to(Path('..', '..', folder), target_is_directory=True)
+        # Without an index mmengine does not look for `mmseg_recall::...` among the configs.
+        (mim / 'model-index.yml').write_text('Import: []\n')
 
 
 setup(

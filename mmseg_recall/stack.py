@@ -168,13 +168,16 @@ def run_stock_script(name: str, package: str = 'mmseg') -> None:
 
 def _prepare_cpu_ranks() -> None:
     # Without a GPU, mmengine's launcher calls torch.cuda.set_device() all the same, but leaves
-    # alone a process group that exists; and it turns BN into SyncBN, which torch refuses there.
+    # alone a process group that exists; it turns BN into SyncBN, which torch refuses there, and
+    # gives each rank's model a GPU.
     import torch
     from mmengine.runner import runner
 
     if 'TORCHELASTIC_RUN_ID' in os.environ and not torch.cuda.is_available():
         torch.distributed.init_process_group('gloo')
         runner.convert_sync_batchnorm = lambda model, implementation: model
+        wrapper = runner.MMDistributedDataParallel
+        runner.MMDistributedDataParallel = lambda device_ids, **options: wrapper(**options)
 
 
 def _keep_checkpoints_whole() -> None:
@@ -285,6 +288,16 @@ def _completing(change: Callable[..., None]) -> Callable[..., None]:
 def apply_workarounds() -> None:
     """Mend what is broken in the installed stack; harmless when called again."""
     _allow_mmengine_checkpoints()
+    _find_configs()
+
+
+def _find_configs() -> None:
+    # For `mmseg::...` among _base_, and mmengine.hub, mmengine has a table of distributions, in
+    # which the fork has kept the other one's: it would install that over itself.
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE['mmseg'] = next(iter(STACKS[check_stack()]))
+    MODULE2PACKAGE['mmseg_recall'] = 'mmseg_recall'
 
 
 def _allow_mmengine_checkpoints() -> None:

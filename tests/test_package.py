@@ -120,3 +120,22 @@ def test_packaged_config_and_tool_run_without_the_checkout(site, tmp_path):
     assert cfg.imbalance_loss.type == 'RecallLoss'
     output = run(mim / 'tools/train.py', '--help', cwd=tmp_path, PYTHONPATH=str(site))
     assert '--cfg-options' in output
+
+
+SCRIPT = """
+import mmseg_recall
+from mmengine.config import Config
+from mmengine.hub import get_config
+print(Config.fromfile('config.py').imbalance_loss)
+print(get_config('mmseg_recall::recall/deeplabv3_r18_camvid.py').imbalance_loss)
+"""
+
+
+def test_packaged_configs_are_bases_by_name(site, tmp_path):
+    bases = [
+        'mmseg_recall::_base_/losses/recall.py',
+        'mmseg::deeplabv3/deeplabv3_r18-d8_4xb2-80k_cityscapes-769x769.py',
+    ]
+    (tmp_path / 'config.py').write_text(f'_base_ = {bases}')
+    output = run(sys.executable, '-c', SCRIPT, cwd=tmp_path, PYTHONPATH=str(site))
+    assert "{'type': 'RecallLoss', '_scope_': 'mmseg'}\n{'type': 'RecallLoss'}" in output

@@ -7,8 +7,6 @@ env_cfg = dict(
 # The models use plain BN, which trains on a CPU and on one GPU; mmengine turns it into
 # SyncBN when it starts several processes on GPUs.
 sync_bn = 'torch'
-# device_ids=None: DDP takes the device of the parameters, GPU or CPU.
-model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)

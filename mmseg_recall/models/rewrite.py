@@ -34,6 +34,10 @@ def complete(cfg: Config) -> None:
 
     A model is built from it without a runner, and it is dumped before there is one.
     """
+    for part in parts(cfg):
+        # What comes from `mmseg_recall::...` is in mmseg's registries.
+        if part.get('_scope_') == 'mmseg_recall':
+            part['_scope_'] = 'mmseg'
     if imbalance_losses(cfg) or 'logit_adjustment' in cfg:
         import_with(cfg, 'mmseg_recall')
     if 'logit_adjustment' in cfg and 'model' in cfg:

@@ -107,8 +107,6 @@ NO_PIXEL_LOSS = {
     'SideAdapterCLIPHead': 'san/san-vit-b16_coco-stuff164k-640x640',
     'VPDDepthHead': 'vpd/vpd_sd_4xb8-25k_nyu-480x480',
 }
-# These take a pixel loss, but their stock config has no softmax CrossEntropyLoss.
-NOT_SWAPPED = {name: HEADS[name][0] for name in ('DDRHead', 'DepthwiseSeparableFCNHead')}
 
 HAS_COMPILED_OPERATORS = find_spec('mmcv._ext') is not None
 OPERATORS_IN_PYTHON = {
@@ -168,9 +166,7 @@ def with_loss(name: str, loss: str) -> Config:
     parts = list(heads(cfg.model).values())
     for head in parts:
         for old in losses_of(head):
-            # swap_loss leaves these alone: see NOT_SWAPPED.
-            if old['type'] == 'OhemCrossEntropy':
-                old.update(type='CrossEntropyLoss')
+            # swap_loss refuses it: see REFUSED.
             if name == 'DepthwiseSeparableFCNHead':
                 old.update(use_sigmoid=False)
         if issubclass(available_losses()[loss], RegionLoss):
@@ -271,10 +267,20 @@ def test_no_head_is_forgotten() -> None:
     assert heads - {'KernelUpdateHead'} == (set(HEADS) - ARCHITECTURES) | set(NO_PIXEL_LOSS)
 
 
-@pytest.mark.parametrize('path', [*NO_PIXEL_LOSS.values(), *NOT_SWAPPED.values()])
-def test_swap_loss_says_that_there_is_nothing_to_swap(path: str) -> None:
-    cfg = Config(dict(model=stock_config(path).model, loss_decode=dict(type='RecallLoss')))
-    with pytest.raises(ValueError, match='No loss was replaced by RecallLoss'):
+REFUSED = {
+    'Mask2FormerHead': r'classifies queries .* by model\.decode_head\.loss_cls\.class_weight',
+    'MaskFormerHead': r'classifies queries .* by model\.decode_head\.loss_cls\.class_weight',
+    'SideAdapterCLIPHead': r'classifies queries .* by model\.decode_head\.loss_decode\.0\.class_w',
+    'VPDDepthHead': 'predicts depth, which has no classes',
+    'DepthwiseSeparableFCNHead': r'CrossEntropyLoss \(its sigmoids score each class alone',
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_swap_loss_says_what_a_head_has_instead(name: str) -> None:
+    path = NO_PIXEL_LOSS.get(name) or HEADS[name][0]
+    cfg = Config(dict(model=stock_config(path).model, imbalance_loss=dict(type='RecallLoss')))
+    with pytest.raises(ValueError, match=rf'model\.decode_head \({name}\).*{REFUSED[name]}'):
         swap_loss(cfg)
 
 
