@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import codecs
 import functools
+import logging
 import os
 import runpy
+import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -289,6 +291,27 @@ def apply_workarounds() -> None:
     """Mend what is broken in the installed stack; harmless when called again."""
     _allow_mmengine_checkpoints()
     _find_configs()
+    _silence_imports()
+
+
+def _silence_imports() -> None:
+    # At each start the fork of mmseg prints, as a message for debugging, that it misses a part that
+    # hardly anybody has, and mmcv warns of an operator that it does not bring.
+    from mmengine import logging as stock
+
+    if not hasattr(stock.print_log, '__wrapped__'):
+        stock.print_log = _heeding_the_level(stock.print_log)
+    message = 'Fail to import ``MultiScaleDeformableAttention``'
+    warnings.filterwarnings('ignore', message, UserWarning, r'mmcv\.cnn\.bricks\.transformer')
+
+
+def _heeding_the_level(print_log: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(print_log)
+    def quiet(msg: Any, logger: Any = None, level: int = logging.INFO) -> None:
+        if logger is not None or level >= logging.INFO:
+            print_log(msg, logger, level)
+
+    return quiet
 
 
 def _find_configs() -> None:

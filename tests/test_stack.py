@@ -1,15 +1,18 @@
 """The check of the installed stack, and the workarounds."""
 
 import os
+import sys
 from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import load_checkpoint
+from mmengine.runner import load_checkpoint, runner
 
 from mmseg_recall import stack
+from tests.tools.run import run
 
 ONEDL = {'onedl-mmsegmentation': '1.4.2', 'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12'}
 OPENMMLAB = {'mmsegmentation': '1.2.2', 'mmcv': '2.1.0', 'mmengine': '0.10.7'}
@@ -47,6 +50,42 @@ def test_unsuitable_stack_prints_both_install_lines(monkeypatch, installed, mess
         stack.check_stack()
     assert "pip install '.[onedl]'" in str(error.value)
     assert "pip install '.[openmmlab]'" in str(error.value)
+
+
+SPEAKS = """
+import warnings
+import mmseg_recall, mmseg.datasets, mmseg.models
+warnings.warn('a warning of the user')
+from mmengine.logging import print_log
+print_log('a message of the user')
+"""
+
+
+def test_the_stack_says_nothing_when_it_is_imported(tmp_path):
+    said = run(sys.executable, '-c', SPEAKS, cwd=tmp_path).splitlines()
+    assert sorted(said) == [
+        '<string>:4: UserWarning: a warning of the user',
+        'a message of the user',
+    ]
+
+
+def test_ranks_without_a_gpu_keep_the_options_of_the_config(monkeypatch):
+    """find_unused_parameters reaches the wrapper, which takes the device of the parameters."""
+    given = {}
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', '1')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
+    monkeypatch.setattr(runner, 'convert_sync_batchnorm', None)
+    monkeypatch.setattr(
+        runner, 'MMDistributedDataParallel', lambda **options: given.update(options)
+    )
+    stack._prepare_cpu_ranks()
+    for found in (True, False):
+        one = SimpleNamespace(distributed=True, cfg=dict(find_unused_parameters=found))
+        runner.Runner.wrap_model(one, None, torch.nn.Linear(1, 1))
+        assert 'device_ids' not in given
+        assert given['find_unused_parameters'] == found and not given['broadcast_buffers']
 
 
 @pytest.mark.parametrize('layout', ['mmseg/.mim/tools', 'tools'], ids=['wheel', 'checkout'])

@@ -24,9 +24,6 @@ NOT_THE_RUN = {
     'experiment_name',
     'custom_imports',
     'fused_tail',
-    'model_wrapper_cfg',
-    'tta_model',
-    'tta_pipeline',
 }
 RUNNERS_THAT_SWAP = ('LossRunner', 'HeadRunner')
 SCHEDULE = ('param_scheduler', 'train_cfg', 'default_hooks')

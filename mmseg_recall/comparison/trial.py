@@ -17,7 +17,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import RUNNERS  # falls back to mmengine's, where mmpretrain's scripts look
 from mmseg.structures import SegDataSample
 
-from ..models.fused_head import FusedTail
+from ..models import FusedTail, rewrite
 from .identity import identity
 from .plan import Plan
 
@@ -76,6 +76,8 @@ def _build(cfg: Config, work_dir: Path) -> None:
     load_from = str(cfg.get('load_from') or '')
     if load_from and '://' not in load_from and not Path(load_from).is_file():
         raise FileNotFoundError(f'load_from={load_from} does not exist')
+    if cfg.get('train_cfg'):
+        cfg = rewrite(cfg)  # a runner is built without class counts, too, but does not train
     cfg.work_dir = str(work_dir)
     # Of a tracking service: a trial is no experiment.
     cfg.visualizer, cfg.experiment_name = None, Path(cfg.filename).stem

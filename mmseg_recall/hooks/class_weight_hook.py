@@ -58,6 +58,14 @@ class ClassWeightHook(Hook):
             for path, module in model.named_modules()
             if isinstance(module, (ClassWeightedLoss, SoftmaxFocalLoss))
         }
+        classes = _class_names(runner)
+        for path, head in model.named_modules():
+            outputs = getattr(head, 'num_classes', None)
+            if hasattr(head, 'loss_decode') and outputs not in (None, len(classes)):
+                runner.logger.warning(
+                    f'{path} has {outputs} classes, and the training set names {len(classes)}: '
+                    f'{", ".join(classes) or "none"}. Classes without a name are numbered'
+                )
         for loss in self.losses.values():
             if isinstance(loss, SoftmaxFocalLoss):
                 handle = loss.register_forward_hook(self._keep_focal, with_kwargs=True)
@@ -80,7 +88,7 @@ class ClassWeightHook(Hook):
     ) -> None:
         if not self._is_due:
             return
-        classes = runner.train_dataloader.dataset.metainfo['classes']
+        classes = _class_names(runner)
         scalars: dict[str, float] = {}
         for head, loss in self.losses.items():
             if isinstance(loss, SoftmaxFocalLoss):
@@ -97,6 +105,11 @@ class ClassWeightHook(Hook):
             self._handles.pop().remove()
 
 
+def _class_names(runner: Any) -> Sequence[str]:
+    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
+    return metainfo.get('classes') or ()
+
+
 def class_scalars(
     head: str, classes: Sequence[str], weight: Tensor, counts: ClassCounts
 ) -> dict[str, float]:
@@ -104,7 +117,7 @@ def class_scalars(
 
     Args:
         head: First part of the names.
-        classes: Names of the C classes.
+        classes: Names of the C classes; those without one are numbered.
         weight: (C,).
         counts: Of the same batch.
 
@@ -114,12 +127,14 @@ def class_scalars(
         >>> class_scalars('head', ('a', 'b'), torch.zeros(2), counts)['head/pixel_share/a']
         0.75
     """
+    num_classes = len(weight)
+    labels = [*classes, *(f'class {c}' for c in range(len(classes), num_classes))][:num_classes]
     share = counts.pixels.double() / counts.pixels.sum()
     rows = torch.stack([weight.double(), recall(counts), share]).tolist()
     return {
         f'{head}/{name}/{label}': value
         for name, row in zip(('weight', 'recall', 'pixel_share'), rows, strict=True)
-        for label, value in zip(classes, row, strict=True)
+        for label, value in zip(labels, row, strict=True)
     }
 
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
-from mmseg.apis import init_model
+from mmengine.structures import PixelData
+from mmseg.apis import MMSegInferencer, init_model
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS, RUNNERS
+from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 import mmseg_recall
@@ -23,6 +25,7 @@ from mmseg_recall.stack import stock_script
 from tests.tools.run import ROOT, run
 
 BASES = ROOT / 'configs/_base_'
+COLOURS = [[0, 0, 0], [9, 9, 9], [99, 99, 99]]
 COUNTS = dict(classes=['a', 'b', 'c'], pixels=[900, 90, 10])
 MODEL = """
 default_scope = 'mmseg'
@@ -163,7 +166,8 @@ def test_a_loss_that_is_set_after_reading(by, project):
 
 READ = """
 import sys
-from mmseg.apis import init_model
+from mmengine.structures import PixelData
+from mmseg.apis import MMSegInferencer, init_model
 model = init_model(sys.argv[1], device='cpu')
 print({type(m).__name__ for m in model.modules() if hasattr(m, 'loss_name')})
 """
@@ -209,6 +213,7 @@ PURE = """
 from mmengine.config import read_base
 from mmengine.visualization import LocalVisBackend
 from mmseg.models import CrossEntropyLoss, EncoderDecoder, FCNHead, ResNetV1c, SegDataPreProcessor
+from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from mmseg_recall.losses import RecallLoss
 {read}
@@ -283,3 +288,99 @@ def test_what_asks_nothing_is_left_alone(project):
     cfg = Config.fromfile('my.py')
     assert rewrite(cfg) is cfg
     assert 'custom_imports' not in cfg
+
+
+def head_config(folder: Path, loss: str = 'recall', **head) -> Config:
+    cfg = config(folder, "class_counts = 'counts.json'", loss=loss)
+    cfg.model.decode_head.update(head)
+    return cfg
+
+
+@pytest.mark.parametrize('loss', ['inverse_frequency', 'class_balanced', 'recall_prior'])
+@pytest.mark.parametrize('counts', [COUNTS, COUNTS['pixels'], 'counts.json'])
+@pytest.mark.parametrize('ignored', [0, 2])
+def test_pixels_that_the_head_ignores_are_not_counted(loss, counts, ignored, project):
+    cfg = head_config(project, loss, ignore_index=ignored)
+    cfg.class_counts = counts
+    kept = [n for c, n in enumerate(COUNTS['pixels']) if c != ignored]
+    found = rewrite(cfg).model.decode_head.loss_decode.class_counts
+    pixels = found if isinstance(counts, list) else found.pixels
+    assert [n for n in pixels if n] == kept and pixels[ignored] == 0
+    assert isinstance(counts, list) or found.classes == COUNTS['classes']
+
+
+def test_the_weight_of_a_pixel_that_is_not_ignored(project):
+    """Two classes are left, of 90 and 10 pixels; their weights are those of these two alone."""
+    cfg = head_config(project, 'inverse_frequency', ignore_index=0)
+    logits, target = torch.zeros(1, 3, 2, 2), torch.tensor([[[0, 0], [1, 2]]])
+    loss = MODELS.build(rewrite(cfg).model.decode_head.loss_decode)
+    weights = torch.tensor([100 / (3 * 90), 100 / (3 * 10)])
+    want = weights.mean() * torch.tensor(3.0).log()
+    torch.testing.assert_close(loss(logits, target, ignore_index=0), want)
+
+
+@pytest.mark.parametrize(
+    ('head', 'message'),
+    [
+        (dict(num_classes=300), r'model\.decode_head has 300 classes, and ignore_index=255 is one'),
+        (dict(num_classes=256), 'has 256 classes'),
+        (dict(num_classes=300, ignore_index=255), 'has 300 classes'),
+        (dict(num_classes=1), r'model\.decode_head has one class, .* num_classes=2'),
+        (dict(num_classes=1, out_channels=1), 'has one class'),
+        (dict(num_classes=1, loss_decode=dict(type='RecallLoss')), 'has one class'),
+    ],
+)
+def test_a_head_that_could_not_learn_its_classes_is_refused(head, message, project):
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(head_config(project, **head))
+
+
+@pytest.mark.parametrize('head', [dict(num_classes=255), dict(num_classes=300, ignore_index=65535)])
+def test_many_classes(head, project):
+    assert losses(Runner.from_cfg(head_config(project, **head))) == {'RecallLoss'}
+
+
+@pytest.mark.parametrize('loss', ['recall', 'recall_lovasz', 'ce', 'focal', 'soft_iou'])
+def test_a_head_of_one_channel_trains(loss, project):
+    binary = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    cfg = head_config(project, loss, num_classes=2, out_channels=1, loss_decode=binary)
+    model = Runner.from_cfg(cfg).model
+    label = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 2, (1, 32, 32))))
+    total, _ = model.parse_losses(model.loss(torch.randn(2, 3, 32, 32), [label, label]))
+    total.backward()
+    assert total > 0 and model.decode_head.conv_seg.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('tau', [0.5, 2.0])
+@pytest.mark.parametrize('by', ['file', 'command line', 'dump'])
+def test_the_logits_are_adjusted_whoever_reads_the_config(tau, by, project):
+    cfg = config(project, "class_counts = 'counts.json'")
+    Path('adjusted.py').write_text(
+        f"_base_ = ['config.py', '{BASES}/post_hoc/logit_adjustment.py']\n"
+        f'logit_adjustment = dict(tau={tau})\n'
+    )
+    torch.manual_seed(0)
+    stock = init_model(cfg, device='cpu').eval()
+    torch.save(dict(state_dict=stock.state_dict(), meta={}), 'model.pth')
+    read, options = 'adjusted.py', None
+    if by == 'command line':
+        read, options = 'config.py', {'logit_adjustment.tau': tau}
+    elif by == 'dump':
+        Runner.from_cfg(Config.fromfile(read))
+        read = str(dumped(cfg))
+        Path('counts.json').unlink()
+    model = init_model(read, 'model.pth', device='cpu', cfg_options=options)
+    image = torch.randn(1, 3, 32, 32)
+    prior = torch.tensor(COUNTS['pixels']) / sum(COUNTS['pixels'])
+    want = stock.encode_decode(image, [dict(img_shape=(32, 32))]) - tau * prior.log().view(3, 1, 1)
+    got = model.encode_decode(image, [dict(img_shape=(32, 32))])
+    torch.testing.assert_close(got, want)
+    if options is None:
+        pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+        needed = f'test_dataloader = dict(dataset=dict(pipeline={pipeline}))'
+        needed += f"\nvisualizer = dict(type='SegLocalVisualizer', name='{project.name}')"
+        Path('child.py').write_text(f"_base_ = '{read}'\n{needed}\n")
+        inferencer = MMSegInferencer(
+            'child.py', 'model.pth', classes=list('abc'), palette=COLOURS, device='cpu'
+        )
+        torch.testing.assert_close(inferencer.model.adjustment, model.adjustment)

@@ -92,6 +92,26 @@ def test_one_optimiser_step(leaf, trees, tmp_path):
     assert runner.message_hub.get_scalar('train/loss').current() > 0
 
 
+def test_every_dataset_and_leaf_says_how_it_is_tested_with_flips():
+    for path in [*CONFIGS.glob('_base_/datasets/*.py'), *(CONFIGS / leaf for leaf in LEAVES)]:
+        cfg = Config.fromfile(path)
+        assert [step.type for step in cfg.tta_pipeline][-1] == 'TestTimeAug', path
+        assert 'model_wrapper_cfg' not in cfg  # would win over find_unused_parameters
+
+
+@pytest.mark.parametrize('leaf', sorted({p for p in LEAVES if p.match('recall/*_r18_*')}), ids=str)
+def test_with_flips(leaf, trees, tmp_path):
+    """As test.py --tta does it."""
+    cfg = Config.fromfile(CONFIGS / leaf)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    shrink(cfg, trees(cfg), tmp_path)
+    cfg.model.test_cfg.mode = 'whole'
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+    runner = Runner.from_cfg(cfg)
+    assert 0 <= runner.test()['mIoU'] <= 100
+
+
 @pytest.mark.parametrize('name', sorted(LIMITATION_LEAVES))
 def test_class_statistics_feed_the_class_balanced_loss(name, trees, tmp_path):
     cfg = Config.fromfile(CONFIGS / 'class_balanced' / name)

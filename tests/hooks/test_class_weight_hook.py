@@ -156,6 +156,33 @@ def test_one_of_several_losses_of_a_head_is_logged_by_its_place(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ('names', 'shown'),
+    [
+        (('road',), ['road', 'class 1', 'class 2']),
+        ((), ['class 0', 'class 1', 'class 2']),
+        (None, ['class 0', 'class 1', 'class 2']),
+        (('road', 'pole', 'never', 'more'), ['road', 'pole', 'never']),
+    ],
+)
+def test_classes_that_the_dataset_does_not_name_are_numbered(
+    names, shown, tmp_path, monkeypatch, capfd
+):
+    stock = Images.__init__
+
+    def other_names(self):
+        stock(self)
+        self.metainfo = dict(classes=names)
+
+    monkeypatch.setattr(Images, '__init__', other_names)
+    monkeypatch.setattr(nn.Module, 'num_classes', 3, raising=False)
+    lines = train(tmp_path, decode_head=dict(type='RecallLoss'))
+    logged = [key.split('/')[-1] for key in lines[0] if key.startswith('decode_head/weight/')]
+    assert logged == shown
+    warning = f'decode_head has 3 classes, and the training set names {len(names or ())}'
+    assert warning in capfd.readouterr().out
+
+
 def test_without_a_loss_of_ours_nothing_is_logged(tmp_path):
     assert train(tmp_path, decode_head=dict(type='CrossEntropyLoss')) == []
 

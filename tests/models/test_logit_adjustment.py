@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +100,8 @@ def test_takes_the_checkpoint_of_the_segmentor_and_is_exported() -> None:
     image = torch.randn(1, 3, 48, 64)
     want = stock(image, mode='tensor') - model.adjustment
     assert torch.equal(model(image, mode='tensor'), want)
-    exported = torch.jit.trace(partial(model, mode='tensor'), image)
-    torch.testing.assert_close(exported(image), want)
+    exported = torch.jit.trace_module(model, {'_forward': image})
+    torch.testing.assert_close(exported._forward(image), want)
     assert type(pickle.loads(pickle.dumps(model))) is type(model)
 
 
