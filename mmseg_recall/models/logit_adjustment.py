@@ -44,7 +44,11 @@ class LogitAdjusted:
     """
 
     def __init__(
-        self, *args: Any, class_counts: ClassCountsSource = None, tau: float = 1.0, **kwargs: Any
+        self,
+        *args: Any,
+        class_counts: ClassCountsSource | None = None,
+        tau: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         if class_counts is None:
             raise ValueError(
