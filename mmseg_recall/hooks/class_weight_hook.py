@@ -95,7 +95,7 @@ class ClassWeightHook(Hook):
                 weight, counts = self._focal.pop(loss, (None, None))
             else:
                 weight, counts = loss.last_weight, loss.last_counts
-            if counts is not None:
+            if counts is not None and weight is not None:
                 scalars |= class_scalars(head, classes, weight, counts)
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)

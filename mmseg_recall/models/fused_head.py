@@ -17,8 +17,10 @@ from ..config import component_class, heads, rename
 from ..functional import ClassCounts, resized_class_nll_sums
 from ..losses import ClassWeightedLoss
 
+Head: Any = object  # what it is mixed into: its attributes are those of BaseDecodeHead
 
-class FusedTail:
+
+class FusedTail(Head):
     """Mixin for a decode head: its loss never makes the full-resolution logits.
 
     The stock ``loss_by_feat`` upsamples the logits to the size of the labels, hands them to every
@@ -27,8 +29,8 @@ class FusedTail:
     the same numbers in a fraction of the time and memory. The state dict is that of the head.
 
     It serves any number of losses of the cross-entropy family: ours with a weight per class
-    (:class:`ClassWeightedLoss`) and mmseg's softmax ``CrossEntropyLoss``. With any other loss, a
-    pixel sampler or binary logits, the head does what it did before.
+    (:class:`ClassWeightedLoss`), in a head of one channel, too, and mmseg's softmax
+    ``CrossEntropyLoss``. With any other loss, or a pixel sampler, the head does what it did before.
 
     For every stock head that it fits, ``Fused`` + its name is registered, so that one line turns
     it on: ``decode_head=dict(type='FusedASPPHead')``. For a head of your own:
@@ -37,12 +39,13 @@ class FusedTail:
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses by name, and ``acc_seg`` in per cent, from the head's own output (N, C, h, w)."""
-        losses = (
-            self.loss_decode if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
-        )
-        if not (self._scores_pixels_alike() and all(map(_is_class_weighted, losses))):
+        own = self.loss_decode
+        losses: list[Any] = list(own) if isinstance(own, nn.ModuleList) else [own]
+        if not (self._scores_pixels_alike(losses) and all(map(_is_class_weighted, losses))):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         target = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        if self.out_channels == 1:
+            seg_logits = torch.cat([torch.zeros_like(seg_logits), seg_logits], dim=1)
         sums, counts = resized_class_nll_sums(
             seg_logits, target, align_corners=self.align_corners, ignore_index=self.ignore_index
         )
@@ -54,11 +57,15 @@ class FusedTail:
         results['acc_seg'] = _accuracy(counts)
         return results
 
-    def _scores_pixels_alike(self) -> bool:
-        return self.sampler is None and self.out_channels > 1 and self.ignore_index is not None
+    def _scores_pixels_alike(self, losses: list[Any]) -> bool:
+        # Only our losses take one channel z as the logits (0, z).
+        takes_channels = self.out_channels > 1 or not any(
+            type(x) is CrossEntropyLoss for x in losses
+        )
+        return self.sampler is None and self.ignore_index is not None and takes_channels
 
 
-def _is_class_weighted(loss: nn.Module) -> bool:
+def _is_class_weighted(loss: Any) -> bool:
     """Whether the value of the loss follows from sums and counts per class."""
     if loss._forward_hooks or loss._forward_pre_hooks:
         return False
@@ -72,7 +79,7 @@ def _is_class_weighted(loss: nn.Module) -> bool:
     )
 
 
-def _loss_from_sums(loss: nn.Module, sums: Tensor, counts: ClassCounts, num_pixels: int) -> Tensor:
+def _loss_from_sums(loss: Any, sums: Tensor, counts: ClassCounts, num_pixels: int) -> Tensor:
     if isinstance(loss, ClassWeightedLoss):
         return loss.from_sums(sums, counts)
     if loss.avg_non_ignore:
@@ -109,14 +116,13 @@ def fuse_tails(cfg: Config) -> Config:
     return cfg
 
 
-def _registered_heads() -> list[type[BaseDecodeHead]]:
+def _registered_heads() -> list[Any]:
     """The heads whose loss is BaseDecodeHead's."""
+    classes: list[Any] = [cls for cls in MODELS.module_dict.values() if isinstance(cls, type)]
     return [
         head
-        for head in MODELS.module_dict.values()
-        if isinstance(head, type)
-        and issubclass(head, BaseDecodeHead)
-        and head.loss_by_feat is BaseDecodeHead.loss_by_feat
+        for head in classes
+        if issubclass(head, BaseDecodeHead) and head.loss_by_feat is BaseDecodeHead.loss_by_feat
     ]
 
 
@@ -131,5 +137,5 @@ def _register(head: type) -> type:
 
 
 # Module attributes, so that a whole model can be pickled.
-FUSED = {head: _register(head) for head in _registered_heads()}
+FUSED: dict[Any, type] = {head: _register(head) for head in _registered_heads()}
 globals().update({fused.__name__: fused for fused in FUSED.values()})

@@ -16,8 +16,10 @@ from ..config import component_class, rename, segmentor, type_name
 from ..functional import log_prior
 from ..losses.class_counts import ClassCountsSource, load_class_counts
 
+Segmentor: Any = object  # what it is mixed into: its attributes are those of EncoderDecoder
 
-class LogitAdjusted:
+
+class LogitAdjusted(Segmentor):
     """Mixin for a segmentor: where it predicts, tau log pi is subtracted from its logits.
 
         prediction = argmax_c z_c - tau log pi_c,    pi_c = N_c / sum_k N_k
@@ -108,18 +110,18 @@ def adjust_logits(cfg: Config) -> Config:
     return cfg
 
 
-def _segmentors() -> list[type[EncoderDecoder]]:
+def _segmentors() -> list[Any]:
     """Those whose outputs are a score of each class for each pixel."""
+    classes: list[Any] = [cls for cls in MODELS.module_dict.values() if isinstance(cls, type)]
     return [
         segmentor
-        for segmentor in MODELS.module_dict.values()
-        if isinstance(segmentor, type)
-        and issubclass(segmentor, EncoderDecoder)
+        for segmentor in classes
+        if issubclass(segmentor, EncoderDecoder)
         and segmentor.postprocess_result is BaseSegmentor.postprocess_result
     ]
 
 
-def _register(segmentor: type) -> type:
+def _register(segmentor: Any) -> type:
     members: dict[str, Any] = {
         '__module__': __name__,
         '__doc__': f'{segmentor.__name__} with adjusted logits, see :class:`LogitAdjusted`.',

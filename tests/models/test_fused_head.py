@@ -35,7 +35,7 @@ def build(name: str, loss: dict | list, **options) -> nn.Module:
     head = MODELS.build(
         dict(
             type=name,
-            num_classes=6,
+            num_classes=2 if 'out_channels' in options else 6,
             norm_cfg=NORM,
             dropout_ratio=0,
             loss_decode=loss,
@@ -149,6 +149,28 @@ def test_others_take_the_stock_path(options: dict, tiled: list[int]) -> None:
     loss = options.pop('loss')
     assert_alike('FCNHead', loss, **options)
     assert not tiled
+
+
+@pytest.mark.parametrize('loss', [RECALL, dict(RECALL, use_sigmoid=True, momentum=0.5)])
+@pytest.mark.parametrize('size', [(50, 61), (9, 10)])
+def test_one_channel(loss: dict, size: tuple[int, int]) -> None:
+    """What the stock head gives, but for acc_seg, which that counts as if all were class 0."""
+    binary = dict(out_channels=1, threshold=0.5)
+    heads = [build(name, loss, **binary) for name in ('FCNHead', 'FusedFCNHead')]
+    values, gradients, features = [], [], batch(size)[0]
+    labels = [torch.randint(2, (1, *size)) for _ in range(2)]
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+    for head in heads:
+        losses = head.train().loss(features, samples, train_cfg=None)
+        losses['loss_recall'].backward()
+        values.append(losses)
+        gradients.append(head.conv_seg.weight.grad)
+    torch.testing.assert_close(values[1]['loss_recall'], values[0]['loss_recall'])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    with torch.no_grad():
+        logits = nn.functional.interpolate(heads[1](features), size, mode='bilinear')
+    hits = ((logits > 0) == torch.stack(labels)).float().mean()
+    torch.testing.assert_close(values[1]['acc_seg'].squeeze(), 100 * hits)
 
 
 def test_fuse_tails() -> None:
