@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional import check_shapes
-from ..functional.checks import compute_dtype
+from ..functional.checks import compute_dtype, widest
 from ..losses.base import StatisticsBalancedLoss
 from ..losses.class_counts import ClassCountsSource
 
@@ -32,8 +32,8 @@ def ldam_margin(samples: Tensor, max_margin: float = 0.5) -> Tensor:
 
     Source: Cao et al. 2019, Sec. 3.2, with the constant that makes the largest margin m.
     """
-    fewest = samples[samples > 0].min().double()
-    return max_margin * (fewest / samples.double().clamp_min(fewest)) ** 0.25
+    fewest = widest(samples[samples > 0].min())
+    return max_margin * (fewest / widest(samples).clamp_min(fewest)) ** 0.25
 
 
 @MODELS.register_module()

@@ -13,6 +13,13 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
 
+def widest(values: Tensor) -> Tensor:
+    """In float64 where that is known to exist; else in float32, all that the GPUs of Apple have."""
+    if values.device.type in ('cpu', 'cuda', 'meta'):
+        return values.double()
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def as_class_logits(
     logits: Tensor, target: Tensor, use_sigmoid: bool = False
 ) -> tuple[Tensor, Tensor]:

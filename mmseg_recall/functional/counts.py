@@ -1,4 +1,7 @@
-"""Per-class pixel counts of one batch, and the metrics that they define."""
+"""Per-class pixel counts of one batch, and the metrics that they define.
+
+These are float64 on devices that have it, else float32.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .checks import widest
 
 
 class ClassCounts(NamedTuple):
@@ -68,7 +73,7 @@ def _ratio(numerator: Tensor, denominator: Tensor, empty: float) -> Tensor:
 
 
 def recall(counts: ClassCounts) -> Tensor:
-    """R_c = TP_c / N_c, float64 (C,); NaN for a class without a pixel in the batch.
+    """R_c = TP_c / N_c, (C,); NaN for a class without a pixel in the batch.
 
     Source: Table 1, first column.
 
@@ -78,27 +83,27 @@ def recall(counts: ClassCounts) -> Tensor:
         >>> recall(ClassCounts(pixels, hits, hits))
         tensor([0.2500,    nan], dtype=torch.float64)
     """
-    return _ratio(counts.true_positives.double(), counts.pixels.double(), float('nan'))
+    return _ratio(widest(counts.true_positives), widest(counts.pixels), float('nan'))
 
 
 def precision(counts: ClassCounts) -> Tensor:
-    """TP_c / (TP_c + FP_c), float64 (C,); 0 for a class never predicted. Source: Table 1."""
-    return _ratio(counts.true_positives.double(), counts.predicted.double(), 0.0)
+    """TP_c / (TP_c + FP_c), (C,); 0 for a class never predicted. Source: Table 1."""
+    return _ratio(widest(counts.true_positives), widest(counts.predicted), 0.0)
 
 
 def tversky(counts: ClassCounts, alpha: float = 0.5, beta: float = 0.5) -> Tensor:
-    """TP / (TP + alpha FP + beta FN), float64 (C,); 0 where that is 0 / 0. Source: Table 1."""
-    hits = counts.true_positives.double()
-    false_positives = counts.predicted.double() - hits
-    false_negatives = counts.pixels.double() - hits
+    """TP / (TP + alpha FP + beta FN), (C,); 0 where that is 0 / 0. Source: Table 1."""
+    hits = widest(counts.true_positives)
+    false_positives = widest(counts.predicted) - hits
+    false_negatives = widest(counts.pixels) - hits
     return _ratio(hits, hits + alpha * false_positives + beta * false_negatives, 0.0)
 
 
 def dice(counts: ClassCounts) -> Tensor:
-    """2 TP / (2 TP + FP + FN), float64 (C,). The same number as F1. Source: Table 1."""
+    """2 TP / (2 TP + FP + FN), (C,). The same number as F1. Source: Table 1."""
     return tversky(counts, 0.5, 0.5)
 
 
 def jaccard(counts: ClassCounts) -> Tensor:
-    """TP / (TP + FP + FN), the intersection over union, float64 (C,). Source: Table 1."""
+    """TP / (TP + FP + FN), the intersection over union, (C,). Source: Table 1."""
     return tversky(counts, 1.0, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import widest
 from .ranks import sum_over_ranks
 
 # Bits of a loss that one round settles: 2048 counts, three rounds for float32.
@@ -73,7 +74,7 @@ def _kth_largest(
         at_least = counts.flip(0).cumsum(0).flip(0)
         if first:
             # 0.7 * N is a hair above the integer for some N; that must not keep one pixel more.
-            kept = torch.ceil(at_least[0].double() * ratio - 1e-6).long()
+            kept = torch.ceil(widest(at_least[0]) * ratio - 1e-6).long()
         digit = ((above + at_least >= kept).sum() - 1).unsqueeze(0)
         tied = counts.gather(0, digit).squeeze(0)
         above = above + at_least.gather(0, digit).squeeze(0) - tied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .checks import check_pixel_weight, check_shapes, compute_dtype
+from .checks import check_pixel_weight, check_shapes, compute_dtype, widest
 from .engines import pick_engine
 
 
@@ -66,6 +66,6 @@ def seesaw_nll_sum(
 
 
 def _log_mitigation(pixels: Tensor, p: float) -> Tensor:
-    """log M_yj at [j, y], (C, C) float64; adjacent is what one logit of several pixels needs."""
-    own = pixels.double().clamp_min(1.0)
+    """log M_yj at [j, y], (C, C); adjacent is what one logit of several pixels needs."""
+    own = widest(pixels).clamp_min(1.0)
     return p * (own.unsqueeze(1) / own).clamp_max(1.0).log()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import widest
 from .counts import ClassCounts
 
 
@@ -18,7 +19,8 @@ def recall_weight(counts: ClassCounts, smoothing: float = 0.0) -> Tensor:
         smoothing: s >= 0, in pixels.
 
     Returns:
-        (C,) float64 in [0, 1]; NaN for a class without a pixel in the batch.
+        (C,) float64 (float32 on devices that have none) in [0, 1]; NaN for a class without a
+        pixel in the batch.
 
     Example:
         >>> import torch
@@ -28,7 +30,7 @@ def recall_weight(counts: ClassCounts, smoothing: float = 0.0) -> Tensor:
 
     Source: Eq. 4 and 5.
     """
-    pixels = counts.pixels.double()
+    pixels = widest(counts.pixels)
     false_negatives = pixels - counts.true_positives
     if smoothing:
         false_negatives, pixels = false_negatives + smoothing, pixels + smoothing
@@ -52,7 +54,7 @@ def inverse_frequency_weight(pixels: Tensor) -> Tensor:
 
     Source: Eq. 2.
     """
-    pixels = pixels.double()
+    pixels = widest(pixels)
     weight = pixels.sum() / (len(pixels) * pixels.clamp_min(1.0))
     return torch.where(pixels > 0, weight, 0.0)
 
@@ -73,7 +75,7 @@ def median_frequency_weight(pixels: Tensor) -> Tensor:
 
     Source: Eigen & Fergus 2015; what the authors of the paper run as "Weighted CE".
     """
-    pixels = pixels.double()
+    pixels = widest(pixels)
     median = pixels[pixels > 0].quantile(0.5)
     return torch.where(pixels > 0, median / pixels.clamp_min(1.0), 0.0)
 
@@ -96,12 +98,12 @@ def class_balanced_weight(pixels: Tensor, beta: float | None = None) -> Tensor:
 
     Source: Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
     """
-    pixels = pixels.double()
+    pixels = widest(pixels)
     # b is so close to 1 that b^n loses every digit: 1 - b^n = -expm1(n log b).
     if beta is None:
         log_beta = torch.log1p(-1.0 / pixels.sum().clamp_min(1.0))
     else:
-        log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
+        log_beta = torch.log(torch.tensor(beta, dtype=pixels.dtype))
     weight = torch.where(pixels > 0, -1.0 / torch.expm1(pixels.clamp_min(1.0) * log_beta), 0.0)
     return weight * (len(pixels) / weight.sum())
 
@@ -135,5 +137,5 @@ def log_prior(pixels: Tensor, tau: float = 1.0) -> Tensor:
             'their prior is infinite. Merge them into other classes, ignore them, or give them '
             'the count 1'
         )
-    pixels = pixels.double()
+    pixels = widest(pixels)
     return tau * (pixels.log() - pixels.sum().log())

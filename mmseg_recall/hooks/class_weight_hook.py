@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..functional import ClassCounts, count_classes, recall
-from ..functional.checks import valid_pixels
+from ..functional.checks import valid_pixels, widest
 from ..functional.engines.plain import nll_of_valid, sum_per_class
 from ..losses import ClassWeightedLoss, SoftmaxFocalLoss
 
@@ -129,8 +129,8 @@ def class_scalars(
     """
     num_classes = len(weight)
     labels = [*classes, *(f'class {c}' for c in range(len(classes), num_classes))][:num_classes]
-    share = counts.pixels.double() / counts.pixels.sum()
-    rows = torch.stack([weight.double(), recall(counts), share]).tolist()
+    share = widest(counts.pixels) / counts.pixels.sum()
+    rows = torch.stack([widest(weight), recall(counts), share]).tolist()
     return {
         f'{head}/{name}/{label}': value
         for name, row in zip(('weight', 'recall', 'pixel_share'), rows, strict=True)
@@ -158,7 +158,7 @@ def focal_class_weight(
         kwargs: Not used.
 
     Returns:
-        Weight (C,), float64, NaN for a class without a pixel, and the counts of the batch.
+        Weight (C,), NaN for a class without a pixel, and the counts of the batch.
 
     Source: Sec. 4.4, with gamma = 1.
     """
@@ -166,10 +166,10 @@ def focal_class_weight(
     target, num_classes = target.long(), logits.shape[1]
     valid = valid_pixels(target, num_classes, ignore)
     one_minus_p = -torch.expm1(-nll_of_valid(logits, target, valid))
-    sums = sum_per_class((one_minus_p**loss.gamma).double(), target, valid, num_classes)
+    sums = sum_per_class(widest(one_minus_p**loss.gamma), target, valid, num_classes)
     counts = count_classes(logits.argmax(dim=1), target, num_classes, valid)
     if loss.sync_stats and get_world_size() > 1:
-        total = torch.stack([sums, *(c.double() for c in counts)])
+        total = torch.stack([sums, *(widest(c) for c in counts)])
         all_reduce(total)
         sums, counts = total[0], ClassCounts(*total[1:].long())
     return sums / counts.pixels, counts

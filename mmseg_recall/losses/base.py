@@ -19,7 +19,7 @@ from ..functional import (
     sum_over_ranks,
     weighted_mean,
 )
-from ..functional.checks import check_pixel_weight, compute_dtype
+from ..functional.checks import check_pixel_weight, compute_dtype, widest
 from ..functional.class_nll import check_normalization
 from ..functional.engines import IMPLS
 from ..functional.ranks import differentiable_sum_over_ranks, num_ranks
@@ -321,10 +321,12 @@ class ClassCountsLoss(SegmentationLoss):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassCountsLoss:
         kept = {name: value for name, value in self._buffers.items() if value is not None}
+        # Weights go where the model goes, but float16 has not the range for them, and not every
+        # device has float64.
+        self._buffers.update({name: value.float() for name, value in kept.items()})
         super()._apply(fn, recurse)
-        # Weights go where the model goes, but float16 has not the range for them.
         for name, value in kept.items():
-            self._buffers[name] = value.to(getattr(self, name).device)
+            self._buffers[name] = value.to(widest(getattr(self, name)))
         return self
 
     def check_length(self, num_classes: int, which: str = 'the logits have') -> None:
@@ -448,7 +450,7 @@ class SoftCountsLoss(RegionLoss):
             logits, target, ignore_index=ignore_index, per_image=per_image
         )
         if not per_image and num_ranks(self.sync_stats) > 1:
-            total = torch.stack([s.double() for s in sums])
+            total = torch.stack([widest(s) for s in sums])
             sums = differentiable_sum_over_ranks(total, self.sync_stats).unbind()
         distance, present = self.distance(*sums), sums[2] > 0
         if not per_image:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..functional import checked_pixel_nll, focal_modulation
+from ..functional.checks import widest
 from .base import SegmentationLoss, mean_over_ranks, times_pixel_weight
 
 
@@ -44,7 +45,7 @@ class SoftmaxFocalLoss(SegmentationLoss):
         self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
         nll, valid = checked_pixel_nll(logits, target, ignore_index)
-        # A power of gamma multiplies the rounding of its base: one number a pixel, in float64.
-        losses = focal_modulation(nll.double(), self.gamma).to(nll.dtype)
+        # A power of gamma multiplies the rounding of its base: in the widest type, one a pixel.
+        losses = focal_modulation(widest(nll), self.gamma).to(nll.dtype)
         losses = times_pixel_weight(losses, valid, pixel_weight)
         return mean_over_ranks(losses, valid.sum(), self.sync_stats)

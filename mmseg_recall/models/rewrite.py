@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from ..config import (
     Component,
@@ -81,7 +81,7 @@ def rewrite(cfg: Config, report: Report | None = None) -> Config:
         for loss in ours:
             if 'class_counts' in loss:
                 _leave_out_ignored(loss, argument(head, 'ignore_index'))
-    if cfg.get('fused_tail', 'imbalance_loss' in cfg and not torch.cuda.is_available()):
+    if cfg.get('fused_tail', 'imbalance_loss' in cfg and get_device() == 'cpu'):
         cfg = fuse_tails(cfg)
     import_with(cfg, 'mmseg_recall')
     return cfg

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import compute_dtype, valid_pixels
+from ..checks import compute_dtype, valid_pixels, widest
 from ..counts import count_classes, count_labels
 from .engine import Engine
+
+STRIPS = 1024
 
 
 def nll_of_valid(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -22,11 +24,18 @@ def nll_of_valid(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def sum_per_class(values: Tensor, target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
-    """Sum per-pixel ``values`` over the valid pixels of each class, accumulated in float64."""
+    """Sum per-pixel ``values`` over the valid pixels of each class, to the digits of their type.
+
+    Accumulated in float64, or on devices that have none in strips, so that no sum is of many.
+    """
     labels = torch.where(valid, target, num_classes).flatten()
-    sums = torch.zeros(num_classes + 1, dtype=torch.float64, device=values.device)
-    sums = sums.index_add(0, labels, values.flatten().double())
-    return sums[:-1].to(values.dtype)
+    added = widest(values).flatten()
+    strips = 1 if added.dtype == torch.float64 else STRIPS
+    if strips > 1:
+        strip = torch.arange(len(labels), device=labels.device) % strips
+        labels = labels + (num_classes + 1) * strip
+    sums = added.new_zeros(strips * (num_classes + 1)).index_add(0, labels, added)
+    return sums.view(strips, num_classes + 1).sum(0)[:-1].to(values.dtype)
 
 
 def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
