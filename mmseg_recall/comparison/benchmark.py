@@ -135,10 +135,10 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
                 record = future.result()
                 if record['status'] == 'failed':
                     failures[plan.name] = failure_of(record)
-                    show(f'[red]failed[/]  {plan.name}: {escape(failures[plan.name])}')
+                    show(f'[red]failed[/]  {escape(f"{plan.name}: {failures[plan.name]}")}')
                 else:
                     metrics = record['metrics']
-                    show(f'[green]done[/]    {plan.name}: {_summary(metrics)}')
+                    show(f'[green]done[/]    {escape(plan.name)}: {_summary(metrics)}')
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -248,7 +248,7 @@ def _train(cfg: Config, config: Path, work_dir: Path, scripts: _Scripts) -> floa
     if checkpoint is not None:
         # Named, because a config's own load_from would win over the search in the work directory;
         # in mmseg by the config, in mmpretrain by the option.
-        config = _stage(cfg, config.name, work_dir, {'load_from': str(checkpoint)})
+        config = _stage(cfg, work_dir, {'load_from': str(checkpoint)})
         arguments += ['--resume', *([str(checkpoint)] if is_classification(cfg) else [])]
     usage = scripts.run('train.py', [str(config), *arguments])
     if usage.returncode or last_checkpoint(work_dir) is None:
@@ -256,11 +256,11 @@ def _train(cfg: Config, config: Path, work_dir: Path, scripts: _Scripts) -> floa
     return usage.memory_mib
 
 
-def _stage(cfg: Config, name: str, work_dir: Path, changes: dict[str, Any]) -> Path:
+def _stage(cfg: Config, work_dir: Path, changes: dict[str, Any]) -> Path:
     """A changed config under the name of the run's own; as options, paths would be parsed."""
     changed = copy.deepcopy(cfg)
     changed.merge_from_dict(changes)
-    path = work_dir / 'stage' / name
+    path = work_dir / 'stage' / f'{work_dir.name}.py'
     write_atomically(path, changed.dump().encode())
     return path
 
@@ -293,8 +293,13 @@ def _checkpoint(plan: Plan, cfg: Config, work_dir: Path) -> str:
 def _is_finite(checkpoint: Path) -> bool:
     """Whether all weights are finite: the loss is logged now and then only."""
     loaded = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-    weights = [v for v in loaded['state_dict'].values() if isinstance(v, torch.Tensor)]
-    return all(bool(w.isfinite().all()) for w in weights if w.is_floating_point())
+    for name, value in loaded['state_dict'].items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            # A buffer may hold infinities, as a mask does.
+            is_weight = name.endswith(('weight', 'bias'))
+            if value.isnan().any() or (is_weight and value.isinf().any()):
+                return False
+    return True
 
 
 def _test(cfg: Config, checkpoint: str, work_dir: Path, scripts: _Scripts) -> dict[str, float]:
@@ -308,7 +313,7 @@ def _test(cfg: Config, checkpoint: str, work_dir: Path, scripts: _Scripts) -> di
         counts = _curve_counts(cfg)
         if counts is not None:
             options[f'{place}.class_counts'] = counts
-    config = _stage(cfg, f'{work_dir.name}.py', work_dir, options)
+    config = _stage(cfg, work_dir, options)
     # Not the newest by name: the clock may have been changed in between.
     before = W.result_files(work_dir)
     usage = scripts.run('test.py', [str(config), checkpoint, '--work-dir', str(work_dir)])
@@ -383,8 +388,8 @@ def _lock(path: Path, stop: threading.Event, show: Callable[[str], None]) -> Ite
                     file.seek(0)
                     pid = file.read().strip() or 'of another call'
                     show(
-                        f'[yellow]waits[/]   {path.parent.name}: process {pid} works on it, of a '
-                        'call that runs or was killed; it can be ended, its checkpoints stay'
+                        f'[yellow]waits[/]   {escape(path.parent.name)}: process {pid} works on it, '
+                        'of a call that runs or was killed; it can be ended, its checkpoints stay'
                     )
                     waits = True
                 if stop.wait(POLL_SECONDS):

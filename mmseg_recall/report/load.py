@@ -19,7 +19,7 @@ from ..comparison import work_dir as W
 from ..comparison.describe import describe
 from ..comparison.identity import Identity, differences, digest, identity
 from ..comparison.record import check_metrics, failure_of, means_of, read_record
-from ..config import datasets
+from ..config import datasets, type_name
 from ..evaluation import areas as A
 from ..literal_config import parse_config
 from ..out_folder import read_manifest
@@ -282,7 +282,7 @@ def _from_work_dir(path: Path, trust_configs: bool) -> Run:
     values, attempt = found
     table = W.class_table(attempt) or {'Class': []}
     lines = W.scalars(path)
-    _refuse_unfinished(path, cfg, lines)
+    _refuse_unfinished(path, cfg, lines, tested is not None)
     seconds, memory = W.speed_and_memory(lines)
     try:
         setup = describe(cfg)
@@ -310,7 +310,7 @@ def _from_work_dir(path: Path, trust_configs: bool) -> Run:
     )
 
 
-def _refuse_unfinished(path: Path, cfg: Config, lines: list[dict[str, Any]]) -> None:
+def _refuse_unfinished(path: Path, cfg: Config, lines: list[dict[str, Any]], tested: bool) -> None:
     training = W.training_lines(lines)
     if not training:
         return  # a folder of a test alone
@@ -321,7 +321,9 @@ def _refuse_unfinished(path: Path, cfg: Config, lines: list[dict[str, Any]]) -> 
     unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
     steps = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
     done = W.steps_done(path, unit)
-    if done < steps:
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
+    stops_early = any(type_name(hook) == 'EarlyStoppingHook' for hook in hooks if hook)
+    if done < steps and not (stops_early and tested):
         raise ValueError(f'{path}: its training has not ended, {done} of {steps} {unit} are done')
 
 

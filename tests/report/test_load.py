@@ -123,6 +123,17 @@ def test_a_run_has_ended_where_its_last_iteration_was_not_logged(tmp_path, evide
     assert problems == [] and one.name == 'fcn'
 
 
+@pytest.mark.parametrize('hooks', ['custom_hooks = [{}]', 'default_hooks = dict(stop={})'])
+def test_a_run_that_stopped_early_counts_when_it_was_tested(tmp_path, hooks):
+    for tested in (False, True):
+        run = trained(tmp_path, name=str(tested), tested=tested)
+        config = run / 'fcn_r50_voc.py'
+        stop = hooks.format("dict(type='EarlyStoppingHook')")
+        config.write_text(f'{config.read_text()}{stop}\n')
+    ((run,), (problem,)) = load_runs([tmp_path])
+    assert run.name == 'True' and 'False' in problem
+
+
 def test_an_epoch_based_run_has_ended_with_the_checkpoint_of_its_last_epoch(tmp_path):
     run = epochs(tmp_path, done=4)
     (run / 'last_checkpoint').write_text('epoch_4.pth')
