@@ -388,8 +388,8 @@ def _lock(path: Path, stop: threading.Event, show: Callable[[str], None]) -> Ite
                     file.seek(0)
                     pid = file.read().strip() or 'of another call'
                     show(
-                        f'[yellow]waits[/]   {escape(path.parent.name)}: process {pid} works on it, '
-                        'of a call that runs or was killed; it can be ended, its checkpoints stay'
+                        f'[yellow]waits[/]   {escape(path.parent.name)}: process {pid} works on it '
+                        'for a call that runs or was killed; it can be ended, its checkpoints stay'
                     )
                     waits = True
                 if stop.wait(POLL_SECONDS):

@@ -26,7 +26,8 @@ from mmseg_recall.report.load import load_runs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
-model = dict(decode_head=dict(type='ASPPHead', loss_decode=dict(type={loss!r})))
+model = dict(
+    type='EncoderDecoder', decode_head=dict(type='ASPPHead', loss_decode=dict(type={loss!r})))
 train_dataloader = dict(batch_size=2)
 test_dataloader = dict(dataset=dict(type='CamVidDataset', data_root='data/camvid'))
 test_evaluator = dict(type='PerClassIoUMetric')
