@@ -121,7 +121,7 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
                 'of mmseg (config and dated folders) in it'
             )
     runs, doubtful = _once(_tell_losses_apart(runs))
-    return sorted(runs, key=lambda run: run.name), problems + doubtful
+    return sorted(_metrics_of_all(runs), key=lambda run: run.name), problems + doubtful
 
 
 def _tell_losses_apart(runs: list[Run]) -> list[Run]:
@@ -178,6 +178,26 @@ def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
         else:
             kept.append(first)
     return kept, doubtful
+
+
+def _metrics_of_all(runs: list[Run]) -> list[Run]:
+    """Leave out what only some seeds of a loss have: a mean over these is not that of the seeds."""
+    known: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        names = known.setdefault((run.setup['key'], run.loss), set(run.metrics))
+        names &= set(run.metrics)
+    return [
+        replace(
+            run,
+            metrics={
+                name: value
+                for name, value in run.metrics.items()
+                # The curve of adjusted logits is drawn of the seeds that have it.
+                if name.startswith('tau=') or name in known[run.setup['key'], run.loss]
+            },
+        )
+        for run in runs
+    ]
 
 
 def _same_result(run: Run, other: Run) -> bool:

@@ -343,6 +343,19 @@ def test_a_metric_that_is_null_follows_from_the_areas(tmp_path):
     assert 'mIoU_I' not in run.metrics
 
 
+@pytest.mark.parametrize('metric', ['mIoU_I', 'mPrecision', 'mIoU_C5'])
+def test_a_metric_that_is_null_in_one_seed_is_none_of_the_loss(tmp_path, metric):
+    write_records(tmp_path, losses=('CE', 'Recall'), seeds=(0, 1, 2), taus=(0.5,))
+    one = record('CE', 1, taus=())
+    one['metrics'][metric] = None
+    write_record(tmp_path / 'model_ce_seed1.json', one)
+    runs, problems = load_runs([tmp_path])
+    assert problems == [] and len(runs) == 6
+    assert [run.loss for run in runs if metric in run.metrics] == ['Recall'] * 3
+    assert all('mIoU' in run.metrics for run in runs)
+    assert len([run for run in runs if 'tau=0.5/mIoU' in run.metrics]) == 5
+
+
 def two_tests(folder, miou=(40.0, 55.0), written=(1, 2)):
     """Tests at 02:55 and, after the clock was put back, at 02:05."""
     run = work_dir(folder / 'fcn')
