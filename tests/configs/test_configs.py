@@ -72,7 +72,13 @@ def test_loss_base_has_one_setting(path):
     assert {loss.type for loss in losses} <= {'CrossEntropyLoss', *available_losses()}
 
 
-@pytest.mark.parametrize('leaf', LEAVES, ids=str)
+def marked(leaf: Path) -> object:
+    """A large model with another loss is slow, and fast with one."""
+    slow = 'r101' in leaf.name and leaf.parent.name != 'recall'
+    return pytest.param(leaf, marks=pytest.mark.slow if slow else (), id=str(leaf))
+
+
+@pytest.mark.parametrize('leaf', map(marked, LEAVES))
 def test_one_optimiser_step(leaf, trees, tmp_path):
     cfg = Config.fromfile(CONFIGS / leaf)
     shrink(cfg, trees(cfg), tmp_path)
