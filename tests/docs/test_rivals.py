@@ -1,0 +1,20 @@
+"""The checks that other libraries' losses are put through, on ours."""
+
+import pytest
+
+from benchmarks import rivals
+
+
+@pytest.mark.parametrize('check', rivals.PROPERTIES.values(), ids=rivals.PROPERTIES)
+@pytest.mark.parametrize('loss', rivals.ours(), ids=lambda loss: loss.name)
+def test_our_losses_have_every_property(loss, check):
+    assert check(loss) is True
+
+
+def test_the_checks_find_what_is_wrong():
+    import torch
+
+    plain = rivals.Rival('torch', 'CrossEntropyLoss', torch.nn.CrossEntropyLoss, True,
+                         lambda: torch.nn.CrossEntropyLoss(reduction='none'))  # fmt: skip
+    assert rivals.verdict(lambda: rivals.ignored_pixels_have_no_influence(plain)) == rivals.NO
+    assert rivals.defaults_work(plain) is False
