@@ -82,8 +82,6 @@ def short(label: str) -> str:
 @pytest.mark.parametrize(
     ('page', 'anchor', 'name'),
     [
-        ('README.md', '**CamVid**, 367 real images', 'camvid'),
-        ('README.md', '**Mini scenes**, rendered', 'synthia-mini'),
         ('results/README.md', '### CamVid', 'camvid'),
         ('results/README.md', '### Mini scenes', 'synthia-mini'),
     ],
