@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,15 +22,6 @@ from tests.losses.batches import batches
 from tests.oracles.common import count, nll_sums, softmax
 
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
-
-
-@pytest.fixture(scope='module', autouse=True, params=['kernel', 'torch'])
-def path(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything once by the compiled kernel, and once without it."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == 'torch':
-            patch.setattr(cpu_library, 'LIBRARY', None)
-        yield
 
 
 @pytest.fixture(params=[400, cpu_blocks.TORCH_BLOCK], ids='block{}'.format)
@@ -258,7 +248,6 @@ def test_an_error_in_a_block_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, target = random_problem((2, 40, 40), 5, dtype=torch.float32)
     set_block(monkeypatch, 500)
     monkeypatch.setattr(cpu_library, 'run', lambda *_: 1 / 0)
-    monkeypatch.setattr(cpu, 'count_classes', lambda *_: 1 / 0)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""On CPU: block by block, by the C functions of cpu_kernels.c or by torch operations.
+"""On CPU: block by block, by the C functions of cpu_kernels.c.
 
 A block of the logits is read into the cache once and scored there; the backward computes the
 softmax again and writes the gradient once. Nothing of the size of the logits is allocated besides
@@ -16,16 +16,14 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels
-from ..counts import count_classes
 from . import cpu_blocks, cpu_library
 from .cpu_blocks import At, Result, full_precision, in_huge_pages, map_on_threads, map_row_blocks
 from .cpu_lovasz import lovasz_softmax
 from .engine import Engine
-from .plain import PLAIN, plain_gradient, sum_per_class
+from .plain import PLAIN, plain_gradient
 from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
@@ -70,22 +68,11 @@ class _OverBlocks(torch.autograd.Function):
         return None, grad, None, *[None] * len(ctx.options)
 
 
-Score = tuple[Tensor, Tensor, int | bool]
-"""Of a block: S_c, (C,) float64; the counts, (3, C); whether there are labels that mean nothing."""
-
-
-class _Way(NamedTuple):
-    """How a block is worked on: x (n, C, k), target (n, k)."""
-
-    score: Callable[..., Score]
-    """(x, target, ignore_index, scratch, pixel_weight[, nll, valid])."""
-    differentiate: Callable[..., None]
-    """(x, target, ignore_index, class_factor, pixel_factor, out)."""
-    by_library: bool
+Score = tuple[Tensor, Tensor, int]
+"""Of a block: S_c, (C,) float64; the counts, (3, C); how many labels mean nothing."""
 
 
 def _score(
-    way: _Way,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -99,17 +86,17 @@ def _score(
     )
     others = [pixel_rows(output) for output in outputs] if outputs else []
 
-    def score(at: At, x: Tensor, scratch: Tensor) -> Score:
+    def score(at: At, x: Tensor, _: Tensor) -> Score:
         rest = [output[at] for output in others] if others else []
-        of_block = None if weight is None else weight[at]
-        return way.score(x, labels[at], ignore_index, scratch, of_block, *rest)
+        return _score_block(
+            x, labels[at], ignore_index, None if weight is None else weight[at], *rest
+        )
 
-    scores = map_row_blocks(score, as_rows(logits), by_library=way.by_library)
+    scores = map_row_blocks(score, as_rows(logits), by_library=True)
     return _total(scores, logits, target, ignore_index)
 
 
 def _differentiate(
-    way: _Way,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -124,22 +111,19 @@ def _differentiate(
 
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
         of_block = None if factor is None else factor[at]
-        way.differentiate(x, labels[at], ignore_index, class_factor, of_block, out)
+        _differentiate_block(x, labels[at], ignore_index, class_factor, of_block, out)
 
-    return _write_gradient(differentiate, logits, way.by_library)
+    return _write_gradient(differentiate, logits)
 
 
-def _write_gradient(
-    differentiate: Callable[[At, Tensor, Tensor], None], logits: Tensor, by_library: bool = True
-) -> Tensor:
+def _write_gradient(differentiate: Callable[[At, Tensor, Tensor], None], logits: Tensor) -> Tensor:
     rows = as_rows(logits)
     grad = in_huge_pages(torch.empty_like(rows))
-    map_row_blocks(differentiate, rows, grad, by_library)
+    map_row_blocks(differentiate, rows, grad, by_library=True)
     return from_rows(grad, logits)
 
 
 def _differentiate_class_sums(
-    way: _Way,
     grads: tuple[Tensor],
     logits: Tensor,
     target: Tensor,
@@ -147,20 +131,20 @@ def _differentiate_class_sums(
     pixel_weight: Tensor | None,
 ) -> Tensor:
     factor = grads[0].contiguous()
-    return _differentiate(way, logits, target, ignore_index, factor, pixel_weight)
+    return _differentiate(logits, target, ignore_index, factor, pixel_weight)
 
 
 def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, ...]:
     nll = target.new_empty(target.shape, dtype=torch.float32)
     valid = target.new_empty(target.shape, dtype=torch.bool)
-    _score(LIBRARY, logits, target, ignore_index, None, nll, valid)
+    _score(logits, target, ignore_index, None, nll, valid)
     return nll, valid
 
 
 def _differentiate_pixel_nll(
     grads: tuple[Tensor], logits: Tensor, target: Tensor, ignore_index: int | None
 ) -> Tensor:
-    return _differentiate(LIBRARY, logits, target, ignore_index, None, grads[0])
+    return _differentiate(logits, target, ignore_index, None, grads[0])
 
 
 def _soft_counts(
@@ -258,18 +242,17 @@ def _differentiate_seesaw(
 
 
 def _resized_class_sums(
-    way: _Way, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
+    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
 ) -> tuple[Tensor, ...]:
     def score(tile: _Tile, x: Tensor, scratch: Tensor) -> Score:
         tile.upsample(logits, out=x)
-        return way.score(x, tile.labels(target), ignore_index, scratch, None)
+        return _score_block(x, tile.labels(target), ignore_index, None)
 
     scores = [score for _, score in _map_tiles(score, logits, target.shape, align_corners)]
     return _total(scores, logits, target, ignore_index)
 
 
 def _differentiate_resized_class_sums(
-    way: _Way,
     grads: tuple[Tensor],
     logits: Tensor,
     target: Tensor,
@@ -280,7 +263,7 @@ def _differentiate_resized_class_sums(
 
     def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
         tile.upsample(logits, out=x)
-        way.differentiate(x, tile.labels(target), ignore_index, factor, None, scratch)
+        _differentiate_block(x, tile.labels(target), ignore_index, factor, None, scratch)
         return tile.downsample(scratch)
 
     grad = torch.zeros_like(logits, dtype=compute_dtype(logits))
@@ -290,22 +273,22 @@ def _differentiate_resized_class_sums(
     return grad.to(logits.dtype)
 
 
-def _score_by_library(
+def _score_block(
     x: Tensor,
     target: Tensor,
     ignore_index: int | None,
-    _: Tensor,
     weight: Tensor | None,
     nll: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Score:
+    """Score a block: x (n, C, k), target (n, k)."""
     sums = x.new_zeros(x.shape[1], dtype=torch.float64)
     counts = x.new_zeros(3, x.shape[1], dtype=torch.int64)
     outputs = sums, counts, nll, valid
     return sums, counts, cpu_library.run('nll_forward', x, target, ignore_index, weight, *outputs)
 
 
-def _differentiate_by_library(
+def _differentiate_block(
     x: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -313,53 +296,9 @@ def _differentiate_by_library(
     pixel_factor: Tensor | None,
     out: Tensor,
 ) -> None:
+    """Write the gradient of a block to ``out``."""
     arguments = pixel_factor, class_factor, out, out.stride(0), out.stride(1)
     cpu_library.run('nll_backward', x, target, ignore_index, *arguments)
-
-
-LIBRARY = _Way(_score_by_library, _differentiate_by_library, by_library=True)
-
-
-def _score_by_torch(
-    x: Tensor, target: Tensor, ignore_index: int | None, scratch: Tensor, weight: Tensor | None
-) -> Score:
-    num_classes = x.shape[1]
-    labels, valid, unknown = _labels(target, num_classes, ignore_index)
-    log_p = torch.log_softmax(x, 1, out=scratch)
-    nll = -log_p.gather(1, torch.where(valid, labels, 0).unsqueeze(1)).squeeze(1)
-    nll = nll if weight is None else nll * weight
-    sums = sum_per_class(nll.double(), labels, valid, num_classes)
-    counts = count_classes(x.argmax(1), labels, num_classes, valid)
-    return sums, torch.stack(counts), unknown
-
-
-def _differentiate_by_torch(
-    x: Tensor,
-    target: Tensor,
-    ignore_index: int | None,
-    class_factor: Tensor,
-    pixel_factor: Tensor | None,
-    out: Tensor,
-) -> None:
-    labels, valid, _ = _labels(target, x.shape[1], ignore_index)
-    factor = F.pad(class_factor, (0, 1))[labels]
-    if pixel_factor is not None:
-        # Not of a pixel that takes no part, whose factor may be NaN.
-        factor = torch.where(valid, factor * pixel_factor, 0.0)
-    torch.softmax(x, 1, out=out)
-    index = torch.where(valid, labels, 0).unsqueeze(1)
-    out.scatter_add_(1, index, out.new_full((), -1.0).expand_as(index))
-    out.mul_(factor.unsqueeze(1))
-
-
-def _labels(
-    target: Tensor, num_classes: int, ignore_index: int | None
-) -> tuple[Tensor, Tensor, bool]:
-    """(labels, C where a pixel takes no part; which take part; whether there are unknown ids)."""
-    known = (target >= 0) & (target < num_classes)
-    ignored = torch.zeros_like(known) if ignore_index is None else target == ignore_index
-    valid = known & ~ignored
-    return torch.where(valid, target, num_classes), valid, not bool((known | ignored).all())
 
 
 def _total(
@@ -468,30 +407,16 @@ def _over_blocks(op: _Operation) -> Callable[..., Any]:
     return partial(_OverBlocks.apply, op)
 
 
-def _engine(way: _Way) -> Engine:
-    """The plain engine but for what saves a pass over the logits, whichever way a block goes."""
-    return PLAIN._replace(
-        class_sums=_over_blocks(
-            _Operation(
-                partial(_score, way), partial(_differentiate_class_sums, way), PLAIN.class_sums
-            )
-        ),
-        resized_class_sums=_over_blocks(
-            _Operation(
-                partial(_resized_class_sums, way),
-                partial(_differentiate_resized_class_sums, way),
-                PLAIN.resized_class_sums,
-            )
-        ),
-        lovasz_softmax=lovasz_softmax,
-    )
-
-
-CPU_WITHOUT_LIBRARY = _engine(_Way(_score_by_torch, _differentiate_by_torch, by_library=False))
-CPU = _engine(LIBRARY)._replace(
+CPU_WITHOUT_LIBRARY = PLAIN._replace(lovasz_softmax=lovasz_softmax)
+CPU = Engine(
+    class_sums=_over_blocks(_Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
+    resized_class_sums=_over_blocks(
+        _Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
+    ),
     pixel_nll=_over_blocks(_Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
     soft_counts=_over_blocks(
         _Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, differentiable=2)
     ),
     seesaw=_over_blocks(_Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
+    lovasz_softmax=lovasz_softmax,
 )

@@ -1,7 +1,7 @@
 """The compiled functions of cpu_kernels.c.
 
 Installing the package compiles them where there is a C compiler. Without them, and for float64,
-the same numbers come from torch operations.
+the plain engine takes their place.
 """
 
 from __future__ import annotations
