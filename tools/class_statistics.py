@@ -4,9 +4,14 @@ Of a config of mmpretrain, the images of each class.
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 import mmseg_recall  # noqa: F401  (registers the datasets)
 from mmseg_recall.config import is_classification
@@ -30,9 +35,29 @@ def main() -> None:
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
     try:
-        print(_write(config, args))
+        path = _write(config, args)
     except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
+    statistics = json.loads(path.read_text())
+    Console().print(table(statistics))
+    for message in statistics.get('warnings', []):
+        print(f'Warning: {message}')
+    print(path)
+
+
+def table(statistics: dict[str, Any]) -> Table:
+    """Shares of pixels and images, in per cent; of a classification dataset, of images."""
+    pixels, ignored = statistics['pixels'], statistics.get('ignored', 0)
+    images = statistics.get('class_images')
+    columns = ['class', 'pixels %', 'images %'] if images else ['class', 'images %']
+    shown = Table(*columns, title=f'{statistics["images"]} images for training')
+    total = max(sum(pixels) + ignored, 1)
+    for c, name in enumerate(statistics['classes']):
+        shares = [pixels[c] / total, *([images[c] / statistics['images']] if images else [])]
+        shown.add_row(escape(name), *(f'{100 * share:.3g}' for share in shares))
+    if images:
+        shown.add_row('(ignored)', f'{100 * ignored / total:.3g}', '')
+    return shown
 
 
 def _write(config: Config, args: argparse.Namespace) -> Path:

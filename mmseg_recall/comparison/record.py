@@ -21,7 +21,7 @@ from ..datasets.files import write_atomically
 from ..evaluation import Areas, load_areas
 from ..evaluation import areas as A
 from ..literal_config import parse_config
-from ..losses.class_counts import load_class_counts
+from ..losses.class_counts import check_class_names, load_class_counts, load_class_names
 from . import work_dir as W
 from .describe import describe
 from .panel import make_panel
@@ -87,7 +87,7 @@ def complete_record(
         'checkpoint': {'rule': plan.checkpoint, 'step': checkpoint_step(checkpoint)},
         'classes': classes,
         'palette': _palette(cfg),
-        'training_pixels': training_pixels(cfg, len(classes)),
+        'training_pixels': training_pixels(cfg, len(classes), classes),
         'images': int(images.label.sum()) if classifies else len(images.label),
         'areas': {k: v.tolist() for k, v in total._asdict().items()},
         'metrics': metrics,
@@ -181,13 +181,23 @@ def _palette(cfg: Config) -> list[list[int]] | None:
     return None if palette is None else [list(map(int, colour)) for colour in palette]
 
 
-def training_pixels(cfg: Config, num_classes: int) -> list[int] | None:
-    """N_c of the training set where the config knows it."""
+def training_pixels(
+    cfg: Config, num_classes: int, classes: list[str] | None = None
+) -> list[int] | None:
+    """N_c of the training set where the config knows it.
+
+    Raises:
+        ValueError: The file of counts is none, or of other ``classes``.
+    """
     source = cfg.get('class_counts')
     if source is None or (isinstance(source, str) and not Path(source).is_file()):
         return None
     pixels = load_class_counts(source).tolist()
-    return [int(n) for n in pixels] if len(pixels) == num_classes else None
+    if len(pixels) != num_classes:
+        return None
+    if classes is not None:
+        check_class_names(load_class_names(source), classes, f'the class counts in {source}')
+    return [int(n) for n in pixels]
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -6,13 +6,15 @@ import json
 import os
 import warnings
 from pathlib import Path, PurePath
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from ..config import Component, datasets, type_name
 from .files import write_atomically
-from .labels import count_pixels, leaf_datasets
+from .labels import count_classes, items, leaf_datasets
 
 EVALUATION_WORDS = {'val', 'valid', 'validation', 'test', 'testing'}
 
@@ -20,7 +22,8 @@ EVALUATION_WORDS = {'val', 'valid', 'validation', 'test', 'testing'}
 def class_statistics(config: Config, allow_evaluation_files: bool = False) -> dict:
     """Count the pixels of each class in the training dataset of a config.
 
-    Labels are loaded by the dataset's own pipeline and label mapping, without augmentation.
+    Labels are loaded by the dataset's own pipeline, up to what changes ids: as they are trained,
+    but for crops and the like.
     Statistics of the validation or test split would leak the labels that the model is judged on,
     so a training dataset that reads such files is refused.
 
@@ -30,28 +33,63 @@ def class_statistics(config: Config, allow_evaluation_files: bool = False) -> di
             (a final model trained on train and val, say).
 
     Returns:
-        ``classes`` (names), ``pixels`` (int, one a class), ``images`` (items of one epoch),
-        ``config`` (file name) and ``dataset`` (type), ready for JSON.
+        ``classes`` (names), ``pixels`` (int, one a class), ``class_images`` (items that show the
+        class), ``ignored`` (pixels), ``images`` (items of one epoch), ``warnings``, ``config``
+        (file name) and ``dataset`` (type), ready for JSON.
 
     Raises:
         FileNotFoundError: A label is missing.
-        ValueError: A label is damaged or has unknown ids, or the training dataset reads
-            evaluation files.
+        ValueError: The training dataset cannot be built, a label is damaged or has unknown ids, or
+            the training dataset reads evaluation files.
 
     Source: the counts N_c of Eq. 2 of "Striking the Right Balance: Recall Loss for Semantic
     Segmentation".
     """
-    init_default_scope(config.get('default_scope', 'mmseg'))
-    dataset = DATASETS.build(config.train_dataloader.dataset)
+    dataset = build_dataset(config, 'train_dataloader')
     if not allow_evaluation_files:
         _refuse_evaluation_files(config, dataset)
+    count = count_classes(dataset, 'Counting pixels')
     return dict(
-        classes=list(dataset.metainfo['classes']),
-        pixels=count_pixels(dataset).tolist(),
-        images=len(dataset),
+        classes=count.classes,
+        pixels=count.pixels.tolist(),
+        class_images=count.images.tolist(),
+        ignored=sum(count.others.values()),
+        images=count.items,
+        warnings=count.warnings,
         config=os.path.basename(config.filename or ''),
         dataset=type(dataset).__name__,
     )
+
+
+def build_dataset(config: Config, loader: str) -> Any:
+    """Build the dataset of a loader.
+
+    Raises:
+        FileNotFoundError: Its files are missing.
+        ValueError: It cannot be built; either names the loader and where the files should be.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    if not config.get(loader) or 'dataset' not in config[loader]:
+        raise ValueError(f'the config has no {loader} with a dataset')
+    given = config[loader].dataset
+    try:
+        dataset = DATASETS.build(given)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()  # one that was told to be lazy
+        return dataset
+    except Exception as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        # What numpy says where mmengine packs a list of nothing.
+        empty = 'need at least one array to concatenate' in str(error)
+        reason = 'no image with a name of its suffix is there' if empty else error
+        places = '; '.join(map(_place, datasets(given)))
+        raise kind(f'The dataset of {loader} cannot be built, {places}: {reason}') from error
+
+
+def _place(dataset: Component) -> str:
+    keys = ('data_root', 'data_prefix', 'ann_file', 'img_suffix')
+    given = ', '.join(f'{key}={dataset[key]!r}' for key in keys if dataset.get(key))
+    return f'{type_name(dataset)}({given})'
 
 
 def write_class_statistics(
@@ -79,15 +117,15 @@ def write_class_statistics(
     return Path(out)
 
 
-def _refuse_evaluation_files(config: Config, dataset) -> None:
+def _refuse_evaluation_files(config: Config, dataset: Any) -> None:
     cure = 'Correct train_dataloader, or pass --allow-evaluation-files if this is what you train on'
     files = {os.path.realpath(path) for path in _label_files(dataset)}
     for loader in ('val_dataloader', 'test_dataloader'):
         if not config.get(loader):
             continue
         try:
-            evaluation = DATASETS.build(config[loader].dataset)
-        except FileNotFoundError as error:
+            evaluation = build_dataset(config, loader)
+        except (FileNotFoundError, ValueError) as error:
             warnings.warn(
                 f'Not compared with {loader}, which cannot be read: {error}', stacklevel=1
             )
@@ -106,23 +144,22 @@ def _refuse_evaluation_files(config: Config, dataset) -> None:
             )
 
 
-def _label_files(dataset) -> list[str]:
-    infos = (
-        leaf.get_data_info(index) for leaf in leaf_datasets(dataset) for index in range(len(leaf))
-    )
-    return [info['seg_map_path'] for info in infos if 'seg_map_path' in info]
+def _label_files(dataset: Any) -> list[str]:
+    paths = (item.paths for leaf in leaf_datasets(dataset) for item in items(leaf))
+    return [found['seg_map_path'] for found in paths if 'seg_map_path' in found]
 
 
-def _split_names(dataset) -> set[PurePath]:
+def _split_names(dataset: Any) -> set[PurePath]:
     names = set()
     for leaf in leaf_datasets(dataset):
         # The end of the label folder's path, and what is below it: further up, a folder called
         # "test" says nothing about the split.
-        folder = PurePath(leaf.data_prefix['seg_map_path'])
-        if leaf.ann_file:
+        prefix = (getattr(leaf, 'data_prefix', None) or {}).get('seg_map_path')
+        if getattr(leaf, 'ann_file', None):
             # Of an absolute path, too, only the end is the data set's own.
             names.add(PurePath(*PurePath(leaf.ann_file).with_suffix('').parts[-2:]))
         for path in _label_files(leaf):
+            folder = PurePath(prefix or os.path.dirname(path))
             below = PurePath(os.path.relpath(path, folder)).parent
             names.add(PurePath(*folder.parts[-2:], below))
     return names

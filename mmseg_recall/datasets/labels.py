@@ -1,240 +1,381 @@
-"""Read a dataset's labels as training will see them, check them and count their pixels."""
+"""Read a dataset as training will see it: one path for the check, the counts and the diagnosis."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import mmcv
 import mmengine.fileio as fileio
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import Compose, KeyMapper, LoadImageFromFile, RandomApply, RandomChoice
 from mmseg.datasets.transforms import LoadAnnotations
+from PIL import Image
 
 from .files import image_header, unreadable
 from .parallel import parallel_map
 
-
-class LabelSource(NamedTuple):
-    """One label of a dataset and how the dataset's own pipeline loads it."""
-
-    image: str
-    label: str
-    label_map: tuple[tuple[int, int], ...] | None
-    reduce_zero_label: bool
-    loader: LoadAnnotations
-    num_classes: int
-    ignore_index: int
-    oriented: bool  # whether the image is turned as its EXIF data ask for
+IGNORED = 255
+"""What mmseg's datasets and heads ignore, unless told otherwise."""
+WRAPPERS = Compose, KeyMapper, RandomApply, RandomChoice
+STOCK = 'mmcv', 'mmengine', 'mmseg', 'torch'
+FORMATS = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+"""How files begin that can be known to be whole: PNG and JPEG."""
 
 
-def leaf_datasets(dataset) -> list:
-    """The datasets inside mmengine's and mmseg's dataset wrappers.
+class NotJudged(ValueError):
+    """What training may read all the same."""
 
-    Args:
-        dataset: A dataset or a wrapper of one or several.
 
-    Returns:
-        The datasets that have files, in order.
-    """
+class Item(NamedTuple):
+    """One item of a dataset, with the transforms that load it and that may change its ids."""
+
+    dataset: Any
+    index: int
+    transforms: tuple[Any, ...]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the dataset knows of the item; none where it keeps that to itself."""
+        known = getattr(self.dataset, 'get_data_info', None)
+        return known(self.index) if known else {}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The files that it names, such as ``img_path`` and ``seg_map_path``."""
+        return {k: v for k, v in self.info.items() if 'path' in k and isinstance(v, str)}
+
+    @property
+    def name(self) -> str:
+        """What a message calls its label."""
+        unnamed = f'item {self.index} of {type(self.dataset).__name__}'
+        return self.paths.get('seg_map_path') or self.paths.get('img_path') or unnamed
+
+
+class ClassCount(NamedTuple):
+    """What the labels of a dataset hold, with repetitions by wrappers."""
+
+    classes: list[str]
+    pixels: np.ndarray
+    """Of each class, int64, (C,)."""
+    images: np.ndarray
+    """That show each class, int64, (C,)."""
+    items: int
+    """Of one epoch."""
+    others: dict[int, int]
+    """Pixels of each id that is no class: of ``ignore_index``."""
+    reduced: bool = False
+    """Whether ``reduce_zero_label`` is set."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be said of classes without a pixel, with the usual reason."""
+        absent = [f'{name!r} ({c})' for c, name in enumerate(self.classes) if self.pixels[c] == 0]
+        if not absent:
+            return []
+        message = f'no label has a pixel of {", ".join(absent)}, which cannot be learnt'
+        present = set(np.flatnonzero(self.pixels).tolist())
+        if self.reduced and len(present) < 2:
+            message += (
+                '. reduce_zero_label turns 0 into 255, which is ignored, and 1 into 0: set it to '
+                'False where 0 is a class'
+            )
+        elif present <= {0} and self.others:
+            message += (
+                f'. The labels hold {sorted({*present, *self.others})} only, and '
+                f'{sorted(self.others)} is ignored: masks of 0 and 255 must be mapped to 0 and 1'
+            )
+        elif self.pixels[0] == 0 and len(absent) == 1:
+            message += '. If the ids of the labels begin at 1, set reduce_zero_label=True'
+        return [message]
+
+
+def leaf_datasets(dataset: Any) -> list[Any]:
+    """The datasets inside wrappers, in order."""
     if hasattr(dataset, 'datasets'):
         return [leaf for part in dataset.datasets for leaf in leaf_datasets(part)]
     return leaf_datasets(dataset.dataset) if hasattr(dataset, 'dataset') else [dataset]
 
 
-def label_sources(dataset) -> list[LabelSource]:
-    """List the labels that one epoch of a dataset reads, in order, repetitions included.
+def items(dataset: Any, outer: Sequence[Any] = ()) -> list[Item]:
+    """List what one epoch of a dataset reads, in order, repetitions included.
 
     Args:
-        dataset: An mmseg dataset, or mmengine's ``ConcatDataset``, ``RepeatDataset``,
-            ``ClassBalancedDataset`` or mmseg's ``MultiImageMixDataset`` around one.
-
-    Returns:
-        One source for each item of the dataset.
+        dataset: A dataset or a wrapper of one or several.
+        outer: Transforms of a wrapper around it.
 
     Raises:
-        ValueError: The pipeline has no ``LoadAnnotations``, or the dataset no class names.
+        NotJudged: It has no length.
     """
+    if not hasattr(dataset, '__len__'):
+        raise NotJudged(f'{type(dataset).__name__} has no length')
+    if not _is_loaded_by_parts(dataset):
+        return [Item(dataset, index, ()) for index in range(len(dataset))]
     if hasattr(dataset, 'datasets'):
-        return [source for part in dataset.datasets for source in label_sources(part)]
+        return [item for part in dataset.datasets for item in items(part, outer)]
     if hasattr(dataset, 'dataset'):
-        inner = label_sources(dataset.dataset)
-        # ClassBalancedDataset lists the items that it draws, RepeatDataset says how often.
-        drawn = getattr(dataset, 'repeat_indices', range(len(inner)))
+        inner = items(dataset.dataset, [*_transforms(dataset), *outer])
+        # ClassBalancedDataset and torch's Subset list what they draw, RepeatDataset how often.
+        drawn = getattr(dataset, 'repeat_indices', getattr(dataset, 'indices', range(len(inner))))
         return [inner[index] for index in drawn] * getattr(dataset, 'times', 1)
-    loaders = [t for t in dataset.pipeline.transforms if isinstance(t, LoadAnnotations)]
-    if not loaders:
-        raise ValueError(f"The pipeline of {type(dataset).__name__} has no 'LoadAnnotations'")
-    if not dataset.metainfo.get('classes'):
-        raise ValueError(f'{type(dataset).__name__} names no classes; give it metainfo.classes')
-    oriented = any(map(_orients, dataset.pipeline.transforms))
-    sources = []
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        label_map = info.get('label_map')
-        sources.append(
-            LabelSource(
-                info['img_path'],
-                info['seg_map_path'],
-                None if label_map is None else tuple(label_map.items()),
-                info['reduce_zero_label'],
-                loaders[0],
-                len(dataset.metainfo['classes']),
-                dataset.ignore_index,
-                oriented,
-            )
-        )
-    return sources
+    used = tuple(filter(_may_change_ids, [*_transforms(dataset), *outer]))
+    return [Item(dataset, index, used) for index in range(len(dataset))]
 
 
-def _orients(transform) -> bool:
-    return (
-        isinstance(transform, LoadImageFromFile)
-        and transform.color_type in ('color', 'grayscale')
-        # The other decoders of mmcv know nothing of EXIF.
-        and transform.imdecode_backend in ('cv2', 'pillow')
-    )
+def class_names(dataset: Any) -> list[str]:
+    """Names of the classes; of several datasets, those of the one with most.
+
+    Raises:
+        NotJudged: It names none.
+    """
+    parts = [dataset, *leaf_datasets(dataset)]
+    names = max((list(_meta(part).get('classes') or ()) for part in parts), key=len)
+    if not names:
+        raise NotJudged(f'{type(dataset).__name__} names no classes; give it metainfo.classes')
+    return names
 
 
-def read_label(source: LabelSource) -> np.ndarray:
-    """Load one label as the pipeline does, after checking that the file is whole.
+def read_label(item: Item) -> np.ndarray:
+    """Load one label by the pipeline of its dataset, up to what changes ids.
 
-    Args:
-        source: Which label.
+    Transforms of mmcv and mmseg that load nothing keep the ids, and are left out; those of a user
+    are run.
 
     Returns:
-        Class indices and ``ignore_index``, uint8, shape (height, width).
-
-    Raises:
-        FileNotFoundError: The label is missing.
-        ValueError: The file is empty, damaged or of another kind, or has an id outside the
-            classes that is not ``ignore_index``.
-    """
-    _, mode = image_header(_read(source.label, source), source.label)
-    if mode not in ('L', 'P', '1'):
-        raise ValueError(f'{source.label}: expected 8-bit single-channel ids, not mode {mode}')
-    label = source.loader.transform(
-        dict(
-            seg_map_path=source.label,
-            label_map=None if source.label_map is None else dict(source.label_map),
-            reduce_zero_label=source.reduce_zero_label,
-            seg_fields=[],
-        )
-    )['gt_seg_map']
-    ids = np.flatnonzero(np.bincount(label.ravel()))
-    unknown = ids[(ids >= source.num_classes) & (ids != source.ignore_index)]
-    if unknown.size:
-        raise ValueError(
-            f'{source.label}: unknown ids {unknown.tolist()}; the dataset has classes 0 to '
-            f'{source.num_classes - 1} and ignores {source.ignore_index}'
-        )
-    return label
-
-
-def _read(path: str, source: LabelSource) -> bytes:
-    try:
-        return fileio.get(path, backend_args=source.loader.backend_args)
-    except FileNotFoundError:
-        what = 'The image is' if path == source.image else f'The label of {source.image} is'
-        raise FileNotFoundError(f'{what} missing: {path}') from None
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def count_label(source: LabelSource) -> np.ndarray:
-    """Count the pixels of each class in one label.
-
-    Args:
-        source: Which label.
-
-    Returns:
-        Pixels of each class, int64, shape (C,); ignored pixels are in none.
-
-    Raises:
-        FileNotFoundError: See :func:`read_label`.
-        ValueError: See :func:`read_label`.
-    """
-    label = read_label(source)
-    counted = label[label != source.ignore_index]
-    return np.bincount(counted, minlength=source.num_classes).astype(np.int64)
-
-
-def count_pixels(dataset) -> np.ndarray:
-    """Count the pixels of each class in a dataset, on all cores.
-
-    Labels are counted at their own size, after the dataset's label mapping and before any
-    augmentation. An item that a wrapper repeats is read once and counted as often as it is drawn.
-
-    Args:
-        dataset: See :func:`label_sources`.
-
-    Returns:
-        Pixels of each class, int64, shape (C,).
-
-    Raises:
-        FileNotFoundError: A label is missing.
-        ValueError: A label is damaged or has unknown ids (names the file), or there is none.
-    """
-    drawn = Counter(label_sources(dataset))
-    if not drawn:
-        raise ValueError(f'{type(dataset).__name__} has no images')
-    counts = parallel_map(count_label, list(drawn), 'Counting pixels')
-    return sum(count * times for count, times in zip(counts, drawn.values(), strict=True))
-
-
-def check_sample(source: LabelSource) -> None:
-    """Check that an image and its label are whole, of one size, and without unknown ids.
-
-    Args:
-        source: Which label, and of which image.
-
-    Raises:
-        FileNotFoundError: The image or the label is missing.
-        ValueError: Either is empty or damaged, their sizes differ, or see :func:`read_label`.
-    """
-    (width, height), _ = image_header(
-        _read(source.image, source), source.image, oriented=source.oriented
-    )
-    label = read_label(source)
-    if label.shape != (height, width):
-        raise ValueError(
-            f'{source.label}: the label is {label.shape[1]}x{label.shape[0]} pixels, '
-            f'and its image {width}x{height}'
-        )
-
-
-def check_samples(dataset) -> None:
-    """Check every image and label of a dataset, on all cores.
-
-    Args:
-        dataset: See :func:`label_sources`.
+        Ids, integer, mostly (height, width).
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: See :func:`check_sample`; names the file.
+        ValueError: It cannot be loaded, or its size is not that of its image.
+        NotJudged: The item has no label.
     """
-    for _ in parallel_map(
-        check_sample, list(dict.fromkeys(label_sources(dataset))), 'Checking data'
-    ):
-        pass
+    for path in item.paths.values():
+        _check_whole(path, item)
+    step, results = item.dataset, item.info
+    try:
+        for step in item.transforms:
+            results = step(results)
+        if not item.transforms:
+            results = item.dataset[item.index]
+    except Exception as error:
+        raise _with_the_file(error, step, item) from error
+    label = _label_of(results or {})
+    if label is None:
+        names = {type(part).__name__ for step in item.transforms for part in _parts(step)}
+        if names and names <= {'LoadImageFromFile'}:
+            raise ValueError(
+                f"The pipeline of {type(item.dataset).__name__} has no 'LoadAnnotations'"
+            )
+        raise NotJudged(f'{item.name} has no label')
+    if label.ndim == 2 and all(map(_loads, item.transforms)):
+        height, width = results.get('img_shape', label.shape)[:2]
+        if label.shape != (height, width):
+            raise ValueError(
+                f'{item.name}: the label is {label.shape[1]}x{label.shape[0]} pixels, and its '
+                f'image {width}x{height}'
+            )
+    for transform in item.transforms:
+        if type(transform) is LoadAnnotations:
+            _refuse_cut(item, label, transform)
+    return label.astype(np.int64) if label.dtype.kind not in 'iu' else label
 
 
-def fingerprint(dataset) -> str:
-    """What tells whether the files of a dataset, and how it reads them, are still the same.
+def read_ids(item: Item) -> dict[int, int]:
+    """Pixels of each id in a label, all of them classes or ``ignore_index``.
+
+    Raises:
+        ValueError: Other ids; see :func:`read_label`.
+    """
+    found = count_ids(read_label(item))
+    classes = _meta(item.dataset).get('classes') or ()
+    ignored = ignore_index(item.dataset)
+    unknown = [id_ for id_ in found if not 0 <= id_ < len(classes) and id_ != ignored]
+    if classes and unknown:
+        raise ValueError(
+            f'{item.name}: unknown ids {unknown}; the dataset has classes 0 to '
+            f'{len(classes) - 1} and ignores {ignored}'
+        )
+    return found
+
+
+def count_ids(label: np.ndarray) -> dict[int, int]:
+    """Pixels of each id in a label.
+
+    Example:
+        >>> count_ids(np.array([[0, 255], [0, 3]]))
+        {0: 2, 3: 1, 255: 1}
+    """
+    if label.dtype == np.uint8:
+        counts = np.bincount(label.ravel())
+        return {int(id_): int(counts[id_]) for id_ in np.flatnonzero(counts)}
+    ids, numbers = np.unique(label, return_counts=True)
+    return dict(zip(ids.tolist(), numbers.tolist(), strict=True))
+
+
+def ignore_index(dataset: Any) -> int:
+    """The id that a dataset ignores."""
+    return getattr(dataset, 'ignore_index', IGNORED)
+
+
+def count_classes(dataset: Any, description: str = 'Reading labels') -> ClassCount:
+    """Count classes in a dataset as training will see its labels, before crops and the like.
+
+    Every file is read, by threads: an own loader need not be picklable, nor a script have a main
+    guard. An item that a wrapper repeats is read once and counted as often as it is drawn.
 
     Args:
-        dataset: See :func:`label_sources`.
+        dataset: A dataset or a wrapper of one or several.
+        description: Before the progress bar.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The first file that is damaged, of another size than its image, or with unknown
+            ids; or there is none.
+        NotJudged: The dataset does not show its labels.
+    """
+    drawn = items(dataset)
+    if not drawn:
+        raise ValueError(f'{type(dataset).__name__} has no images')
+    names = class_names(dataset)
+    times: dict[tuple[int, int], int] = {}
+    first: dict[tuple[int, int], Item] = {}
+    for item in drawn:
+        key = id(item.dataset), item.index
+        first.setdefault(key, item)
+        times[key] = times.get(key, 0) + 1
+    found = parallel_map(read_ids, list(first.values()), description, threads=True)
+    pixels, images = np.zeros((2, len(names)), np.int64)
+    others: dict[int, int] = {}
+    for item, ids, often in zip(first.values(), found, times.values(), strict=True):
+        ignored = ignore_index(item.dataset)
+        for id_, number in ids.items():
+            if id_ == ignored or not 0 <= id_ < len(names):
+                others[id_] = others.get(id_, 0) + often * number
+            else:
+                pixels[id_] += often * number
+                images[id_] += often
+    reduced = any(getattr(leaf, 'reduce_zero_label', False) for leaf in leaf_datasets(dataset))
+    return ClassCount(names, pixels, images, len(drawn), others, reduced)
+
+
+def fingerprint(dataset: Any) -> str:
+    """What tells whether the files of a dataset, and how it reads them, are still the same.
 
     Returns:
         A digest of the names, sizes and modification times of the files; of files that are missing
         or in remote storage, which has no such times, another one each time.
     """
     digest = hashlib.sha256()
-    for source in dict.fromkeys(label_sources(dataset)):
-        described = source._replace(loader=repr(source.loader))
-        digest.update(repr((described, _state(source.image), _state(source.label))).encode())
+    for item in items(dataset):
+        described = {k: v for k, v in item.info.items() if k != 'sample_idx'}
+        states = [_state(path) for path in item.paths.values()] or [os.urandom(16)]
+        read = item.transforms, _meta(item.dataset).get('classes'), ignore_index(item.dataset)
+        digest.update(repr((described, states, read)).encode())
     return digest.hexdigest()
+
+
+def _meta(dataset: Any) -> dict[str, Any]:
+    return getattr(dataset, 'metainfo', None) or {}
+
+
+def _is_loaded_by_parts(dataset: Any) -> bool:
+    """Whether what an item is follows from its info and the pipeline."""
+    methods = (getattr(type(dataset), name, None) for name in ('__getitem__', 'prepare_data'))
+    stock = all(_is_stock(method) for method in methods if method is not None)
+    wraps = hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets')
+    return stock and (wraps or hasattr(dataset, 'get_data_info'))
+
+
+def _transforms(dataset: Any) -> list[Any]:
+    pipeline = getattr(dataset, 'pipeline', None) or []
+    return list(getattr(pipeline, 'transforms', pipeline))
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """A transform, or those inside a wrapper of mmcv."""
+    if isinstance(transform, WRAPPERS):
+        for part in transform.transforms:
+            yield from _parts(part)
+    else:
+        yield transform
+
+
+def _is_stock(defined: Any) -> bool:
+    return defined.__module__.split('.')[0] in STOCK
+
+
+def _loads(transform: Any) -> bool:
+    return all('Load' in type(part).__name__ for part in _parts(transform))
+
+
+def _may_change_ids(transform: Any) -> bool:
+    return any(
+        not _is_stock(type(part)) or 'Load' in type(part).__name__ for part in _parts(transform)
+    )
+
+
+def _label_of(results: Any) -> np.ndarray | None:
+    if 'gt_seg_map' in results:
+        return np.asarray(results['gt_seg_map'])
+    sample = results.get('data_samples')
+    if sample is None or 'gt_sem_seg' not in sample:
+        return None
+    return sample.gt_sem_seg.data.squeeze(0).cpu().numpy()
+
+
+def _check_whole(path: str, item: Item) -> None:
+    try:
+        data = fileio.get(path, backend_args=_backend(item))
+    except OSError:
+        return  # the pipeline will show whether it needs it
+    if not data:
+        raise ValueError(f'{path}: the file is empty (0 bytes); get or convert it again')
+    if data.startswith(FORMATS):
+        try:
+            image_header(data, path)
+        except ValueError as error:
+            # Pillow refuses to open large images; the pipeline will show whether they can be read.
+            if not isinstance(error.__cause__, Image.DecompressionBombError):
+                raise
+
+
+def _backend(item: Item) -> dict[str, Any] | None:
+    return next((t.backend_args for t in item.transforms if hasattr(t, 'backend_args')), None)
+
+
+def _with_the_file(error: Exception, step: Any, item: Item) -> Exception:
+    if isinstance(error, OSError) and isinstance(path := error.filename, str):
+        if not isinstance(error, FileNotFoundError):
+            return unreadable(path, error)
+        image = item.paths.get('img_path')
+        what = 'The image is' if path == image else f'The label of {image} is'
+        return FileNotFoundError(f'{what} missing: {path}')
+    loads_the_image = isinstance(step, LoadImageFromFile)
+    path = item.paths.get('img_path', item.name) if loads_the_image else item.name
+    return ValueError(
+        f'{path}: {type(step).__name__} cannot load it, damaged or not what it reads '
+        f'({type(error).__name__}: {error!s:.200})'
+    )
+
+
+def _refuse_cut(item: Item, label: np.ndarray, loader: LoadAnnotations) -> None:
+    """mmseg's own loader takes all channels, and the last 8 bits of larger numbers."""
+    if label.ndim != 2:
+        raise ValueError(
+            f'{item.name}: expected single-channel ids, not {label.shape[-1]} channels; map '
+            'colours to ids first, or by an own loader'
+        )
+    data = fileio.get(item.paths['seg_map_path'], backend_args=loader.backend_args)
+    if data.startswith(FORMATS[0]) and data[24] <= 8:  # the bits of a PNG
+        return
+    raw = mmcv.imfrombytes(data, flag='unchanged', backend=loader.imdecode_backend)
+    if raw.dtype != np.uint8 and raw.max() > 255:
+        raise ValueError(
+            f'{item.name}: expected 8-bit single-channel ids, and found {raw.max()}, of which '
+            'LoadAnnotations keeps the last 8 bits'
+        )
 
 
 def _state(path: str) -> tuple[int, int] | bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -28,13 +28,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def parallel_map(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
+def parallel_map(
+    function: Callable[[T], R], items: Sequence[T], description: str, threads: bool = False
+) -> Iterator[R]:
     """Yield ``function(item)`` for each item, in order, computed by one process a core.
 
     Args:
         function: A picklable function, so a module's own or a ``functools.partial`` of one.
         items: Picklable arguments.
         description: Text before the progress bar.
+        threads: Threads instead of processes, for what runs code of a user: nothing need be
+            picklable then, nor the script that is run have a main guard.
 
     Raises:
         Exception: Whatever ``function`` raises for the first failing item; what has not been
@@ -52,7 +56,12 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], description: st
     if workers <= 1:
         yield from progress(map(function, items))
         return
-    with ProcessPoolExecutor(workers, mp_context=_process_context()) as pool:
+    pool: Executor = (
+        ThreadPoolExecutor(workers)
+        if threads
+        else ProcessPoolExecutor(workers, mp_context=_process_context())
+    )
+    with pool:
         try:
             # Chunks spare most of the hand-over, and stay small enough for a lively bar.
             chunk = max(1, min(16, len(items) // (4 * workers)))

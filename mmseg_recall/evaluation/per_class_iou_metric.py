@@ -15,7 +15,12 @@ from torch import Tensor
 
 from ..datasets.files import write_atomically
 from ..functional import log_prior
-from ..losses.class_counts import ClassCountsSource, load_class_counts
+from ..losses.class_counts import (
+    ClassCountsSource,
+    check_class_names,
+    load_class_counts,
+    load_class_names,
+)
 from . import areas as A
 
 PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
@@ -53,7 +58,7 @@ class PerClassIoUMetric(IoUMetric):
 
     Raises:
         ValueError: A value of ``worst`` outside (0, 100]; tau < 0; counts that are 0 or, at the
-            first image, not as many as the logits have classes.
+            first image, not as many as the logits have classes, or of classes of other names.
         FileNotFoundError: No such file; the message is the command that writes it.
 
     Example:
@@ -77,6 +82,7 @@ class PerClassIoUMetric(IoUMetric):
         self.worst = worst
         self.areas_file = areas_file
         self.taus = [] if class_counts is None else list(taus)
+        self.class_names = None if class_counts is None else load_class_names(class_counts)
         self.adjustments = [
             log_prior(load_class_counts(class_counts), tau).float().view(-1, 1, 1)
             for tau in self.taus
@@ -85,6 +91,9 @@ class PerClassIoUMetric(IoUMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the areas of each image and, after them, those under each tau."""
         known = len(self.results)
+        if known == 0 and self.dataset_meta:
+            where = 'class_counts of the logit adjustment'
+            check_class_names(self.class_names, self.dataset_meta['classes'], where)
         super().process(data_batch, data_samples)
         if self.taus and not self.format_only:
             for i, sample in enumerate(data_samples, start=known):

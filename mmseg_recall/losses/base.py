@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,12 @@ from ..functional.checks import check_pixel_weight, compute_dtype, widest
 from ..functional.class_nll import check_normalization
 from ..functional.engines import IMPLS
 from ..functional.ranks import differentiable_sum_over_ranks, num_ranks
-from .class_counts import ClassCountsSource, load_class_counts, load_class_names
+from .class_counts import (
+    ClassCountsSource,
+    check_class_names,
+    load_class_counts,
+    load_class_names,
+)
 
 
 class SegmentationLoss(nn.Module):
@@ -339,14 +343,9 @@ class ClassCountsLoss(SegmentationLoss):
             )
 
     def check_names(self, classes: Sequence[str]) -> None:
-        """Raise ValueError if the file of counts names other classes than these."""
-        for c, names in enumerate(zip_longest(self.class_names or classes, classes)):
-            if names[0] != names[1]:
-                raise ValueError(
-                    f'class_counts of {type(self).__name__} ({self.source}) are of another data '
-                    f'set: class {c} is {names[0]!r} there and {names[1]!r} in the training set. '
-                    'Run `python tools/class_statistics.py CONFIG` for this data set'
-                )
+        """Raise ValueError if the counts came with the names of other classes than these."""
+        where = f'class_counts of {type(self).__name__} ({self.source})'
+        check_class_names(self.class_names, classes, where)
 
 
 class StatisticsBalancedLoss(ClassCountsLoss, ClassWeightedLoss):

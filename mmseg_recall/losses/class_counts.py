@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +15,89 @@ from torch import Tensor
 LARGEST = 2**63
 """No count is as large: the weights stay far inside the range of float32."""
 
-ClassCountsSource = Sequence[float] | dict[str, Any] | str | Path
+ClassCountsSource = Sequence[float] | Mapping[str, Any] | str | Path
 
 
-def load_class_counts(source: ClassCountsSource) -> Tensor:
+def load_class_counts(source: ClassCountsSource, classes: Sequence[str] | None = None) -> Tensor:
     """N_c of each class from a list, or from the JSON file of ``tools/class_statistics.py``.
 
     Args:
-        source: Counts, one a class, in [0, 2**63), not all zero, in a list, array or tensor; or a
-            file's path, or its content.
+        source: Counts, one a class, whole numbers in [0, 2**63), not all zero, in a list, array or
+            tensor, or in a dict by name; the path of a JSON file of any of these, or the content of
+            the tool's.
+        classes: Names of the classes that the counts are for.
 
     Returns:
         (C,) float64.
 
     Raises:
         FileNotFoundError: No such file; the message is the command that writes it.
-        ValueError: Not such a file, or counts out of range; the message says which.
+        ValueError: Not such a file, counts out of range, shares or per cent in place of pixels, or
+            names that are not ``classes`` in their order; the message says which.
 
     Example:
         >>> load_class_counts([6, 2])
         tensor([6., 2.], dtype=torch.float64)
+        >>> load_class_counts(dict(road=6, sky=2))
+        tensor([6., 2.], dtype=torch.float64)
     """
-    if isinstance(source, (str, Path)):
-        return _checked(read_class_counts(source)['pixels'], f'the class counts in {source}')
-    if isinstance(source, dict):
-        return _checked(_check_content(source, 'class_counts')['pixels'], 'class_counts')
-    # A tensor or an array.
-    return _checked(source.tolist() if hasattr(source, 'tolist') else source, 'class_counts')
+    where = f'the class counts in {source}' if isinstance(source, (str, Path)) else 'class_counts'
+    content = read_class_counts(source)
+    if classes is not None:
+        check_class_names(content.get('classes'), classes, where)
+    return _checked(content['pixels'], where)
 
 
 def load_class_names(source: ClassCountsSource) -> list[str] | None:
-    """The class names in the JSON file of ``tools/class_statistics.py``; None if there are none."""
-    content = read_class_counts(source) if isinstance(source, (str, Path)) else source
-    classes = content.get('classes') if isinstance(content, dict) else None
-    return [str(name) for name in classes] if isinstance(classes, list) else None
+    """The class names that come with the counts; None if there are none."""
+    return read_class_counts(source).get('classes')
 
 
-def read_class_counts(path: str | Path) -> dict[str, Any]:
-    """The pixels, and the classes where it names them, in the file of ``class_statistics.py``."""
+def check_class_names(
+    counted: Sequence[str] | None, classes: Sequence[str], where: str = 'class_counts'
+) -> None:
+    """Refuse counts of other classes than a dataset's, or in another order.
+
+    Args:
+        counted: Names that came with the counts; None, of a list, says nothing.
+        classes: Those of the dataset.
+        where: What the counts are, for the message.
+
+    Raises:
+        ValueError: They differ; names the first that does.
+    """
+    pairs = zip_longest(classes if counted is None else counted, classes)
+    for c, (name, wanted) in enumerate(pairs):
+        if name != wanted:
+            raise ValueError(
+                f'{where} are of another dataset: class {c} is {name!r} there and {wanted!r} in '
+                'the dataset. Run `python tools/class_statistics.py CONFIG` for this dataset'
+            )
+
+
+def read_class_counts(source: ClassCountsSource) -> dict[str, Any]:
+    """The counts, ``pixels``, and their names, ``classes``, where they have any."""
+    content = _read_file(Path(source)) if isinstance(source, (str, Path)) else source
+    names = None
+    if isinstance(content, Mapping) and isinstance(content.get('pixels'), (list, tuple)):
+        names, content = content.get('classes'), content['pixels']
+    elif isinstance(content, Mapping):
+        names, content = list(content), list(content.values())
+    # A tensor, an array, or a list of their elements.
+    pixels = content.tolist() if hasattr(content, 'tolist') else content
+    if isinstance(pixels, Iterable) and not isinstance(pixels, (str, bytes)):
+        pixels = [n.tolist() if hasattr(n, 'tolist') else n for n in pixels]
+    if not isinstance(names, (list, tuple)):
+        return dict(pixels=pixels)
+    if isinstance(pixels, list) and len(names) != len(pixels):
+        given = f'class counts file {source}' if isinstance(source, (str, Path)) else 'class_counts'
+        raise ValueError(f'{given} names {len(names)} classes but counts {len(pixels)}')
+    return dict(classes=[str(name) for name in names], pixels=pixels)
+
+
+def _read_file(path: Path) -> Any:
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(
             f'class counts file {path} does not exist. Write it from the training set of your '
@@ -65,24 +110,16 @@ def read_class_counts(path: str | Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f'class counts file {path} is not JSON: {error}') from error
-    return _check_content(content, f'class counts file {path}')
-
-
-def _check_content(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict) or not isinstance(content.get('pixels'), list):
-        raise ValueError(f'{where} must hold an object with a list "pixels", one count a class')
-    classes = content.get('classes')
-    if isinstance(classes, list) and len(classes) != len(content['pixels']):
+    if not isinstance(content, (dict, list)):
         raise ValueError(
-            f'{where} names {len(classes)} classes but counts {len(content["pixels"])}'
+            f'class counts file {path} must hold an object with a list "pixels", one count a class'
         )
-    return {name: content[name] for name in ('classes', 'pixels') if name in content}
+    return content
 
 
 def _checked(counts: Any, where: str) -> Tensor:
-    is_list = isinstance(counts, Sequence) and not isinstance(counts, (str, bytes))
-    if not is_list or not all(
-        isinstance(n, (int, float)) and not isinstance(n, bool) for n in counts
+    if not isinstance(counts, list) or not all(
+        isinstance(n, Real) and not isinstance(n, bool) for n in counts
     ):
         raise ValueError(f'{where} must be a list of numbers, one a class, got {counts!r:.100}')
     wrong = [
@@ -97,4 +134,11 @@ def _checked(counts: Any, where: str) -> Tensor:
         )
     if sum(counts) == 0:
         raise ValueError(f'{where} are all zero: at least one class must have pixels')
+    parts = [f'class {c}: {n}' for c, n in enumerate(counts) if n != int(n)]
+    if parts:
+        raise ValueError(
+            f'{where} must be whole numbers of pixels, not shares or per cent; got '
+            f'{", ".join(parts[:10])}. Multiply by the number of pixels and round, or run '
+            '`python tools/class_statistics.py CONFIG`'
+        )
     return torch.tensor(counts, dtype=torch.float64)

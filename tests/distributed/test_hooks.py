@@ -8,8 +8,8 @@ import pytest
 import torch.distributed as dist
 from mmseg.registry import HOOKS
 
+from mmseg_recall.datasets.labels import ClassCount, count_classes
 from mmseg_recall.hooks import check_dataset as check_dataset_module
-from mmseg_recall.hooks.check_dataset import check_samples
 from mmseg_recall.hooks.class_weight_hook import class_scalars, focal_class_weight
 from mmseg_recall.losses import RecallLoss, SoftmaxFocalLoss
 from tests.datasets import test_check_dataset as data_set
@@ -58,17 +58,17 @@ def check(folder: Path) -> tuple[int, str]:
     """How often this rank has read the data set, and the error that training begins with."""
     read = []
 
-    def counted(dataset) -> None:
+    def counted(dataset: object, *args: str) -> ClassCount:
         read.append(len(dataset))
-        check_samples(dataset)
+        return count_classes(dataset, *args)
 
-    check_dataset_module.check_samples = counted
+    check_dataset_module.count_classes = counted
     try:
         HOOKS.build(dict(type='CheckDatasetHook')).before_train(data_set.runner(folder))
     except ValueError as error:
         return len(read), str(error)
     finally:
-        check_dataset_module.check_samples = check_samples
+        check_dataset_module.count_classes = count_classes
     return len(read), ''
 
 

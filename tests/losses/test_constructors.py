@@ -131,8 +131,8 @@ def test_counts_of_other_classes_name_both(tmp_path: Path) -> None:
     [
         (b'not json', 'is not JSON'),
         (b'\xff\xfe\x00', 'is not JSON'),
-        (b'[1, 2]', '"pixels"'),
-        (b'{"pixels": 3}', '"pixels"'),
+        (b'"1, 2"', '"pixels"'),
+        (b'{"pixels": 3}', 'one a class'),
         (b'{"classes": ["a"], "pixels": [1, 2]}', 'names 1 classes but counts 2'),
     ],
 )
