@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import mmcv
@@ -111,7 +111,7 @@ def items(dataset: Any, outer: Sequence[Any] = ()) -> list[Item]:
     """
     if not hasattr(dataset, '__len__'):
         raise NotJudged(f'{type(dataset).__name__} has no length')
-    if not _is_loaded_by_parts(dataset):
+    if not _is_loaded_byparts_of(dataset):
         return [Item(dataset, index, ()) for index in range(len(dataset))]
     if hasattr(dataset, 'datasets'):
         return [item for part in dataset.datasets for item in items(part, outer)]
@@ -161,9 +161,9 @@ def read_label(item: Item) -> np.ndarray:
             results = item.dataset[item.index]
     except Exception as error:
         raise _with_the_file(error, step, item) from error
-    label = _label_of(results or {})
+    label = label_of(results or {})
     if label is None:
-        names = {type(part).__name__ for step in item.transforms for part in _parts(step)}
+        names = {type(part).__name__ for step in item.transforms for part in parts_of(step)}
         if names and names <= {'LoadImageFromFile'}:
             raise ValueError(
                 f"The pipeline of {type(item.dataset).__name__} has no 'LoadAnnotations'"
@@ -235,29 +235,53 @@ def count_classes(dataset: Any, description: str = 'Reading labels') -> ClassCou
             ids; or there is none.
         NotJudged: The dataset does not show its labels.
     """
-    drawn = items(dataset)
-    if not drawn:
-        raise ValueError(f'{type(dataset).__name__} has no images')
-    names = class_names(dataset)
-    times: dict[tuple[int, int], int] = {}
+    distinct, times = distinct_items(dataset)
+    found = parallel_map(read_ids, distinct, description, threads=True)
+    return tally(dataset, distinct, times, found)
+
+
+def distinct_items(dataset: Any) -> tuple[list[Item], list[int]]:
+    """The items of a dataset without repetitions, and how often an epoch draws each.
+
+    Raises:
+        ValueError: There is none.
+    """
     first: dict[tuple[int, int], Item] = {}
-    for item in drawn:
+    times: dict[tuple[int, int], int] = {}
+    for item in items(dataset):
         key = id(item.dataset), item.index
         first.setdefault(key, item)
         times[key] = times.get(key, 0) + 1
-    found = parallel_map(read_ids, list(first.values()), description, threads=True)
+    if not first:
+        raise ValueError(f'{type(dataset).__name__} has no images')
+    return list(first.values()), list(times.values())
+
+
+def tally(
+    dataset: Any,
+    distinct: Iterable[Item],
+    times: Iterable[int],
+    found: Iterable[dict[int, int] | None],
+) -> ClassCount:
+    """Sum up the ids found in each item; None, of one that cannot be read, is left out.
+
+    Raises:
+        NotJudged: The dataset names no classes.
+    """
+    names = class_names(dataset)
     pixels, images = np.zeros((2, len(names)), np.int64)
     others: dict[int, int] = {}
-    for item, ids, often in zip(first.values(), found, times.values(), strict=True):
-        ignored = ignore_index(item.dataset)
-        for id_, number in ids.items():
-            if id_ == ignored or not 0 <= id_ < len(names):
+    total = 0
+    for item, often, ids in zip(distinct, times, found, strict=True):
+        total += often
+        for id_, number in (ids or {}).items():
+            if id_ == ignore_index(item.dataset) or not 0 <= id_ < len(names):
                 others[id_] = others.get(id_, 0) + often * number
             else:
                 pixels[id_] += often * number
                 images[id_] += often
     reduced = any(getattr(leaf, 'reduce_zero_label', False) for leaf in leaf_datasets(dataset))
-    return ClassCount(names, pixels, images, len(drawn), others, reduced)
+    return ClassCount(names, pixels, images, total, others, reduced)
 
 
 def fingerprint(dataset: Any) -> str:
@@ -280,7 +304,7 @@ def _meta(dataset: Any) -> dict[str, Any]:
     return getattr(dataset, 'metainfo', None) or {}
 
 
-def _is_loaded_by_parts(dataset: Any) -> bool:
+def _is_loaded_byparts_of(dataset: Any) -> bool:
     """Whether what an item is follows from its info and the pipeline."""
     methods = (getattr(type(dataset), name, None) for name in ('__getitem__', 'prepare_data'))
     stock = all(_is_stock(method) for method in methods if method is not None)
@@ -293,11 +317,11 @@ def _transforms(dataset: Any) -> list[Any]:
     return list(getattr(pipeline, 'transforms', pipeline))
 
 
-def _parts(transform: Any) -> Iterator[Any]:
+def parts_of(transform: Any) -> Iterator[Any]:
     """A transform, or those inside a wrapper of mmcv."""
     if isinstance(transform, WRAPPERS):
         for part in transform.transforms:
-            yield from _parts(part)
+            yield from parts_of(part)
     else:
         yield transform
 
@@ -307,16 +331,16 @@ def _is_stock(defined: Any) -> bool:
 
 
 def _loads(transform: Any) -> bool:
-    return all('Load' in type(part).__name__ for part in _parts(transform))
+    return all('Load' in type(part).__name__ for part in parts_of(transform))
 
 
 def _may_change_ids(transform: Any) -> bool:
     return any(
-        not _is_stock(type(part)) or 'Load' in type(part).__name__ for part in _parts(transform)
+        not _is_stock(type(part)) or 'Load' in type(part).__name__ for part in parts_of(transform)
     )
 
 
-def _label_of(results: Any) -> np.ndarray | None:
+def label_of(results: Any) -> np.ndarray | None:
     if 'gt_seg_map' in results:
         return np.asarray(results['gt_seg_map'])
     sample = results.get('data_samples')

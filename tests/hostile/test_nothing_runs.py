@@ -50,6 +50,8 @@ ENTRY_POINTS = {
     'mmseg_recall/stack.py': {'runpy.run_path': 'of the scripts of the installed packages'},
     'tools/class_statistics.py': {'Config.fromfile': 'of the config named'},
     'tools/classification/export_sdn.py': {'torch.load': 'with weights_only'},
+    'tools/diagnose.py': {'Config.fromfile': 'of the config named'},
+    'tools/measured_regimes.py': {'Config.fromfile': 'of the bases of this repository'},
     'tools/demo.py': {'Config.fromfile': 'of a config of this repository'},
     'tools/model_converters/efficientnet_lite0.py': {'torch.load': 'with weights_only'},
 }

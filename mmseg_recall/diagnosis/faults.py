@@ -1,0 +1,215 @@
+"""Faults of data and configs that look like imbalance and are none, each with its cure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+
+from ..config import argument, heads, type_name
+from ..datasets.labels import ClassCount, Item, ignore_index, parts_of, read_ids
+from ..datasets.parallel import parallel_map
+
+LIKENESS = 0.9
+"""Correlation of two thumbnails from which they are taken for frames of one scene."""
+
+
+class Fault(NamedTuple):
+    """What is wrong, where, and what to do."""
+
+    what: str
+    where: str
+    cure: str
+
+
+def of_files(errors: list[tuple[Item, Exception]]) -> list[Fault]:
+    """Files that cannot be read, or hold ids that are no class; one fault a kind."""
+    kinds: dict[str, list[tuple[Item, str]]] = {}
+    for item, error in errors:
+        message = str(error).removeprefix(f'{item.name}: ')
+        kind = re.sub(r"[\d/]\S*|'.*?'|\[.*?\]", '', message)
+        kinds.setdefault(kind, []).append((item, message))
+    cures = {
+        'unknown ids': 'name the classes that are missing in metainfo, map the ids to classes or '
+        'to ignore_index in the labels, or by label_map',
+        'pixels, and its image': 'make image and label of one size, and check that they belong '
+        'together',
+        'single-channel': 'write labels as 8-bit images of ids, or load them by an own transform',
+        'missing': 'put the file there, or correct data_root, data_prefix or the suffixes',
+    }
+    return [
+        Fault(
+            message,
+            f'{found[0][0].name}' + (f' and {len(found) - 1} more' if len(found) > 1 else ''),
+            next((cure for word, cure in cures.items() if word in message), 'get the file again'),
+        )
+        for found in kinds.values()
+        for message in [found[0][1]]
+    ]
+
+
+def of_classes(count: ClassCount, where: str) -> list[Fault]:
+    """Classes without a pixel."""
+    cures = 'see the reason; a class that is really absent: leave it out of metainfo and head'
+    return [Fault(message, where, cures) for message in count.warnings]
+
+
+def of_heads(cfg: Config, classes: list[str], ignored: int) -> list[Fault]:
+    """Heads that disagree with the dataset."""
+    found = []
+    for path, head in heads(cfg.model).items() if 'model' in cfg else ():
+        number = argument(head, 'num_classes')
+        outputs = argument(head, 'out_channels') or number
+        if number is not None and number != len(classes):
+            found.append(
+                Fault(
+                    f'the head has {number} classes, the dataset {len(classes)}',
+                    f'model.{path}.num_classes',
+                    f'num_classes={len(classes)}, or the metainfo of the dataset',
+                )
+            )
+        head_ignores = argument(head, 'ignore_index')
+        if head_ignores is not None and head_ignores != ignored:
+            found.append(
+                Fault(
+                    f'the head ignores {head_ignores}, the dataset {ignored}: what the dataset '
+                    'leaves out is trained, or a class is not',
+                    f'model.{path}.ignore_index',
+                    f'ignore_index={ignored} in the head, or in the dataset',
+                )
+            )
+        elif head_ignores is not None and head_ignores < len(classes):
+            name = classes[head_ignores]
+            found.append(
+                Fault(
+                    f'id {head_ignores} is ignored and is the class {name!r}, which is never '
+                    'trained',
+                    f'model.{path}.ignore_index',
+                    f'an ignore_index above {len(classes) - 1}, in head and dataset',
+                )
+            )
+        losses = head.get('loss_decode', dict(type='CrossEntropyLoss'))
+        for loss in losses if isinstance(losses, list) else [losses]:
+            sigmoid = argument(loss, 'use_sigmoid')
+            if outputs == 1 and not sigmoid and 'Cross' in type_name(loss):
+                found.append(
+                    Fault(
+                        f'one output channel with {type_name(loss)} by softmax, which is 0 for '
+                        'whatever is predicted',
+                        f'model.{path}.loss_decode',
+                        'use_sigmoid=True, or out_channels=2',
+                    )
+                )
+    return found
+
+
+def of_transforms(items: list[Item], before: set[int], crops: set[int]) -> list[Fault]:
+    """Transforms after the loader that make ids which no label has."""
+    if not items or not crops:
+        return []
+    names = {type(part).__name__ for step in items[0].transforms for part in parts_of(step)}
+    known = before | {ignore_index(items[0].dataset)}
+    made = sorted(crops - known)
+    if not made:
+        return []
+    return [
+        Fault(
+            f'the transforms after the loader make ids {made[:10]}, which no label has',
+            f'train_dataloader.dataset.pipeline (loaded by {", ".join(sorted(names))})',
+            "resize labels with interpolation='nearest', pad and rotate them with ignore_index "
+            '(seg_pad_val), and map ids where they are loaded',
+        )
+    ]
+
+
+class Picture(NamedTuple):
+    """What tells an image from others."""
+
+    path: str
+    pixels: str
+    thumbnail: np.ndarray
+
+
+def pictures(items: Iterable[Item], description: str) -> list[Picture]:
+    """Digest and thumbnail of each image that OpenCV can read."""
+    paths = list(dict.fromkeys(item.paths.get('img_path', '') for item in items))
+    seen = parallel_map(_picture, [path for path in paths if path], description, threads=True)
+    return [picture for picture in seen if picture is not None]
+
+
+def _picture(path: str) -> Picture | None:
+    image = cv2.imread(path, cv2.IMREAD_COLOR) if os.path.isfile(path) else None
+    if image is None:
+        return None
+    small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+    spread = small.std() or 1.0
+    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    return Picture(path, digest, (small - small.mean()) / spread)
+
+
+def of_splits(train: list[Picture], test: list[Picture], loader: str) -> list[Fault]:
+    """Images of an evaluation split that training shows, or the frame beside them."""
+    known = {picture.pixels: picture.path for picture in train}
+    equal = [(picture.path, known[picture.pixels]) for picture in test if picture.pixels in known]
+    if equal:
+        return [
+            Fault(
+                f'{len(equal)} of {len(test)} images of {loader} are training images',
+                f'{equal[0][0]} is {equal[0][1]}',
+                'take them out of the training set, or score on others',
+            )
+        ]
+    scenes: dict[str, list[tuple[int, Picture]]] = {}
+    for picture in train:
+        scene, number = _scene(picture.path)
+        if scene:
+            scenes.setdefault(scene, []).append((number, picture))
+    alike: Counter[str] = Counter()
+    for picture in test:
+        scene, number = _scene(picture.path)
+        if scene not in scenes or len(scenes[scene]) < 2:
+            continue
+        nearest = min(scenes[scene], key=lambda frame: abs(frame[0] - number))[1]
+        if float(nearest.thumbnail @ picture.thumbnail) / picture.thumbnail.size > LIKENESS:
+            alike[scene] += 1
+    total = sum(alike.values())
+    if total < 0.5 * len(test):
+        return []
+    return [
+        Fault(
+            f'{total} of {len(test)} images of {loader} are frames beside training images, by '
+            f'name and look: {", ".join(f"{name}*" for name, _ in alike.most_common(3))}',
+            loader,
+            'score on scenes that training never shows; these scores are of scenes seen before',
+        )
+    ]
+
+
+def _scene(path: str) -> tuple[str, int]:
+    """A file name without the number at its end, and that number."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    found = re.fullmatch(r'(.*[^\d])(\d+)', stem)
+    return (found[1], int(found[2])) if found else ('', 0)
+
+
+def read_all(items: list[Item], description: str) -> tuple[list[Any], list[tuple[Item, Exception]]]:
+    """The ids of each item, None where it cannot be read, and why."""
+    errors: list[tuple[Item, Exception]] = []
+
+    def one(item: Item) -> Any:
+        try:
+            return read_ids(item)
+        except (OSError, ValueError) as error:
+            errors.append((item, error))
+            return None
+
+    found = list(parallel_map(one, items, description, threads=True))
+    order = {id(item): position for position, item in enumerate(items)}
+    return found, sorted(errors, key=lambda pair: order[id(pair[0])])

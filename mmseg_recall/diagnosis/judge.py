@@ -1,0 +1,203 @@
+"""The diagnosis of a config: measured, judged, and what to try with the evidence."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..config import as_list
+from ..datasets.class_statistics import build_dataset
+from ..datasets.labels import NotJudged, distinct_items, ignore_index, leaf_datasets, tally
+from . import faults as F
+from .advice import RARE, Regime, is_balanced, nearest_regime, worth_trying
+from .measure import chance_in_batch, draw_crops, gini
+
+TAUS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
+
+
+class ClassRow(NamedTuple):
+    """One class, as training will see it."""
+
+    name: str
+    pixels: float
+    """Share of the pixels that are not ignored."""
+    images: float
+    """Share of the images that show it."""
+    objects: float
+    """Connected components in the crops of one epoch."""
+    size: float | None
+    """Pixels of the median one."""
+    chance: float
+    """That a batch shows it."""
+    steps: float | None
+    """Expected until a batch shows it once; None for never."""
+
+
+class Diagnosis(NamedTuple):
+    """All that :func:`diagnose` found."""
+
+    config: str
+    images: int
+    ignored: float
+    gini: float
+    iterations: int | None
+    batch_size: int
+    classes: list[ClassRow]
+    faults: list[F.Fault]
+    verdict: str
+    regime: Regime | None
+    advice: list[dict[str, Any]]
+    curve: dict[str, float]
+    """Post-hoc logit adjustment of a checkpoint: metrics by name, as the test prints them."""
+
+
+def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
+    """Judge a config's data before training.
+
+    Args:
+        cfg: A config of mmseg with a training dataset.
+        checkpoint: Of a model trained by it, to score with post-hoc logit adjustment.
+
+    Raises:
+        FileNotFoundError: The training dataset has no files.
+        ValueError: It cannot be built.
+    """
+    dataset = build_dataset(cfg, 'train_dataloader')
+    items, times = distinct_items(dataset)
+    found, errors = F.read_all(items, 'Reading labels')
+    count = tally(dataset, items, times, found)
+    where = 'train_dataloader.dataset'
+    faults = F.of_files(errors)
+    if not errors:
+        faults += F.of_classes(count, where)
+    faults += F.of_heads(cfg, count.classes, ignore_index(leaf_datasets(dataset)[0]))
+    faults += _of_evaluation(cfg, items, where)
+    shows, objects, sizes = np.zeros((3, len(count.classes)))
+    if not errors:
+        crops = draw_crops(dataset, len(count.classes))
+        shows, objects, sizes = crops.shows, crops.objects, crops.median_size
+        ids = {*np.flatnonzero(count.pixels).tolist(), *count.others}
+        faults += F.of_transforms(items, ids, crops.ids)
+    batch_size = cfg.train_dataloader.get('batch_size', 1)
+    chance = chance_in_batch(shows, batch_size)
+    shares = count.pixels / max(count.pixels.sum(), 1)
+    rows = [
+        ClassRow(
+            name,
+            float(shares[c]),
+            float(count.images[c] / count.items),
+            float(objects[c]),
+            None if math.isnan(sizes[c]) else float(sizes[c]),
+            float(chance[c]),
+            float(1 / chance[c]) if chance[c] else None,
+        )
+        for c, name in enumerate(count.classes)
+    ]
+    iterations = _iterations(cfg, count.items, batch_size)
+    all_pixels = max(count.pixels.sum() + sum(count.others.values()), 1)
+    balanced = is_balanced(shares.tolist())
+    regime, advice = None, []
+    if not balanced:
+        epochs = (iterations or count.items) * batch_size / count.items
+        regime = nearest_regime(min(s for s in shares if s > 0), gini(shares), epochs)
+        advice = worth_trying(regime)
+    return Diagnosis(
+        config=Path(cfg.filename or 'config').name,
+        images=count.items,
+        ignored=sum(count.others.values()) / all_pixels,
+        gini=gini(shares),
+        iterations=iterations,
+        batch_size=batch_size,
+        classes=rows,
+        faults=faults,
+        verdict=_verdict(rows, faults, balanced, iterations),
+        regime=regime,
+        advice=advice,
+        curve=_curve(cfg, checkpoint, count.pixels) if checkpoint else {},
+    )
+
+
+def _verdict(
+    rows: list[ClassRow], faults: list[F.Fault], balanced: bool, iterations: int | None
+) -> str:
+    present = [row for row in rows if row.pixels > 0]
+    said = []
+    if faults:
+        said.append('Mend the faults first: no loss can.')
+    if balanced:
+        said.append(
+            'Imbalance is not your problem: the classes that the labels have differ by less than a '
+            'factor of 5 in pixels. Train longer, or a larger model, before another loss.'
+        )
+        return ' '.join(said)
+    rare = [row.name for row in present if row.pixels < RARE]
+    if rare:
+        said.append(f'{len(rare)} of {len(rows)} classes have below 1% of the pixels.')
+    else:
+        said.append('The classes are unequal, and none has below 1% of the pixels.')
+    unseen = [
+        row.name for row in present if iterations and row.steps and row.steps > iterations / 10
+    ]
+    if unseen:
+        said.append(
+            f'Fewer than 10 batches of the {iterations} will show {", ".join(unseen)}: more images '
+            'of them, or a longer training, before another loss.'
+        )
+    return ' '.join(said)
+
+
+def _iterations(cfg: Config, images: int, batch_size: int) -> int | None:
+    train = cfg.get('train_cfg') or {}
+    if 'max_iters' in train:
+        return train['max_iters']
+    epochs = train.get('max_epochs')
+    return None if epochs is None else epochs * math.ceil(images / batch_size)
+
+
+def _of_evaluation(cfg: Config, items: list[Any], where: str) -> list[F.Fault]:
+    """What is wrong with the validation and test data, and what they share with training."""
+    found: list[F.Fault] = []
+    train = None
+    seen = []
+    for loader in ('val_dataloader', 'test_dataloader'):
+        given = cfg.get(loader)
+        described = given and given['dataset'].get('data_prefix'), given and given['dataset']
+        if not given or described in seen:
+            continue
+        seen.append(described)
+        try:
+            evaluated, _ = distinct_items(build_dataset(cfg, loader))
+        except (OSError, ValueError) as error:
+            if not isinstance(error, NotJudged):
+                found.append(F.Fault(str(error), loader, 'correct its data_root and data_prefix'))
+            continue
+        _, errors = F.read_all(evaluated, f'Reading labels of {loader}')
+        found += F.of_files(errors)
+        train = train or F.pictures(items, 'Comparing images')
+        found += F.of_splits(train, F.pictures(evaluated, f'Comparing {loader}'), loader)
+    return found
+
+
+def _curve(cfg: Config, checkpoint: str, pixels: np.ndarray) -> dict[str, float]:
+    """Metrics of a checkpoint under post-hoc logit adjustment, on the test data."""
+    cfg = cfg.copy()
+    evaluator = dict(as_list(cfg.test_evaluator)[0])
+    evaluator.update(
+        type='PerClassIoUMetric',
+        # A class never seen has no prior: that of one pixel.
+        class_counts=np.maximum(pixels, 1).tolist(),
+        taus=TAUS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.merge_from_dict(dict(load_from=checkpoint, work_dir=folder))
+        cfg.test_evaluator = evaluator
+        metrics = Runner.from_cfg(cfg).test()
+    names = ('mIoU', 'mAcc', 'aAcc')
+    curve = {f'tau=0/{name}': metrics[name] for name in names}
+    return curve | {k: v for k, v in metrics.items() if k.startswith('tau=')}

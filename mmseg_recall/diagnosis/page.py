@@ -1,0 +1,132 @@
+"""A diagnosis as tables for a terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from .judge import ClassRow, Diagnosis
+
+COLUMNS = ('class', 'pixels %', 'images %', 'objects', 'median size', 'in a batch %', 'steps')
+
+
+def as_json(diagnosis: Diagnosis) -> str:
+    """Everything, with the keys of :class:`Diagnosis`."""
+    content = diagnosis._asdict()
+    content['classes'] = [row._asdict() for row in diagnosis.classes]
+    content['faults'] = [fault._asdict() for fault in diagnosis.faults]
+    content['regime'] = diagnosis.regime and diagnosis.regime.name
+    return json.dumps(content, indent=1, ensure_ascii=False) + '\n'
+
+
+def _cells(row: ClassRow) -> list[str]:
+    size = '-' if row.size is None else f'{row.size:.0f}'
+    steps = 'never' if row.steps is None else f'{row.steps:.1f}'
+    shares = f'{100 * row.pixels:.3g}', f'{100 * row.images:.3g}'
+    return [row.name, *shares, f'{row.objects:.0f}', size, f'{100 * row.chance:.3g}', steps]
+
+
+def _facts(diagnosis: Diagnosis) -> str:
+    length = f'{diagnosis.iterations} iterations of ' if diagnosis.iterations else ''
+    return (
+        f'{diagnosis.images} images, {length}{diagnosis.batch_size} crops; '
+        f'{100 * diagnosis.ignored:.2g}% of the pixels ignored; Gini coefficient over pixels '
+        f'{diagnosis.gini:.2f}'
+    )
+
+
+def _advice_rows(diagnosis: Diagnosis) -> list[list[str]]:
+    return [
+        [
+            gain['loss'],
+            f'configs/_base_/losses/{gain["base"]}',
+            *(f'{gain[name][0]:+.1f} ± {gain[name][1]:.1f}' for name in ('mIoU', 'mAcc', 'aAcc')),
+        ]
+        for gain in diagnosis.advice
+    ]
+
+
+ADVICE = ('loss', 'base', 'mIoU', 'mAcc', 'aAcc')
+
+
+def _curve_rows(diagnosis: Diagnosis) -> list[list[str]]:
+    taus = dict.fromkeys(key.split('/')[0] for key in diagnosis.curve)
+    return [
+        [tau, *(f'{diagnosis.curve[f"{tau}/{name}"]:.1f}' for name in ('mIoU', 'mAcc', 'aAcc'))]
+        for tau in taus
+    ]
+
+
+def _evidence(diagnosis: Diagnosis) -> str:
+    if diagnosis.regime is None:
+        return ''
+    nearest = f'The nearest of the measured regimes is {diagnosis.regime.name}'
+    if not diagnosis.advice:
+        return f'{nearest}; no loss gained there by more than the spread over seeds.'
+    return (
+        f'{nearest} (rarest class {100 * diagnosis.regime.rarest:.2g}% of the pixels, Gini '
+        f'{diagnosis.regime.gini:.2f}, {diagnosis.regime.epochs:.1f} epochs). There, against '
+        'cross-entropy, in points, with the standard deviation over seeds:'
+    )
+
+
+def as_markdown(diagnosis: Diagnosis) -> str:
+    """A page."""
+    parts = [f'# Diagnosis of {_cell(diagnosis.config)}', diagnosis.verdict, _facts(diagnosis)]
+    parts.append(_markdown(COLUMNS, map(_cells, diagnosis.classes)))
+    parts.append(
+        'Objects and their median size, in pixels, are connected components in the crops of one '
+        'epoch; the last columns are the chance that a batch shows the class, and the steps until '
+        'one does.'
+    )
+    if diagnosis.faults:
+        parts += ['## Faults', _markdown(('fault', 'where', 'cure'), diagnosis.faults)]
+    if diagnosis.regime:
+        parts += ['## What to try', _evidence(diagnosis)]
+        if diagnosis.advice:
+            parts.append(_markdown(ADVICE, _advice_rows(diagnosis)))
+        parts.append(
+            'Free, before any of them: post-hoc logit adjustment of a model that is trained with '
+            'cross-entropy, `tools/diagnose.py CONFIG --checkpoint FILE`.'
+        )
+    if diagnosis.curve:
+        parts += [
+            '## Post-hoc logit adjustment',
+            _markdown(('', 'mIoU', 'mAcc', 'aAcc'), _curve_rows(diagnosis)),
+        ]
+    return '\n\n'.join(parts) + '\n'
+
+
+def _cell(text: str) -> str:
+    return re.sub(r'([|<>`\\*_\[\]])', r'\\\1', ' '.join(str(text).split()))
+
+
+def _markdown(columns: Any, rows: Any) -> str:
+    lines = ['| ' + ' | '.join(columns) + ' |', '|---' * len(columns) + '|']
+    return '\n'.join(lines + ['| ' + ' | '.join(map(_cell, row)) + ' |' for row in rows])
+
+
+def as_tables(diagnosis: Diagnosis) -> list[Any]:
+    """What a terminal shows, for rich."""
+
+    def table(columns: Any, rows: Any, title: str) -> Table:
+        shown = Table(*columns, title=title)
+        for row in rows:
+            shown.add_row(*map(escape, row))
+        return shown
+
+    shown: list[Any] = [table(COLUMNS, map(_cells, diagnosis.classes), _facts(diagnosis))]
+    if diagnosis.faults:
+        shown.append(table(('fault', 'where', 'cure'), diagnosis.faults, 'Faults'))
+    if diagnosis.regime:
+        shown.append(escape(_evidence(diagnosis)))
+    if diagnosis.advice:
+        shown.append(table(ADVICE, _advice_rows(diagnosis), 'What to try'))
+    if diagnosis.curve:
+        rows = _curve_rows(diagnosis)
+        shown.append(table(('', 'mIoU', 'mAcc', 'aAcc'), rows, 'Post-hoc logit adjustment'))
+    return [*shown, escape(diagnosis.verdict)]

@@ -1,0 +1,378 @@
+"""Broken datasets and configs are named rightly, healthy ones are not accused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+
+from mmseg_recall.config import heads
+from mmseg_recall.diagnosis import as_json, as_markdown, diagnose
+from mmseg_recall.diagnosis.advice import nearest_regime, regimes, worth_trying
+from mmseg_recall.diagnosis.measure import chance_in_batch, gini
+from tests.datasets import stubs
+from tests.tools.run import ROOT, run
+
+CLASSES = ('road', 'car', 'pole', 'sky')
+SIZE = 32, 48
+
+
+def label(seed: int) -> np.ndarray:
+    """Half road, a quarter sky; a car and a pole in a place of their own."""
+    rng = np.random.default_rng(seed)
+    ids = np.zeros(SIZE, np.uint8)
+    ids[:8] = 3
+    row, column = rng.integers(8, 20), rng.integers(0, 30)
+    ids[row : row + 8, column : column + 14] = 1
+    ids[8:20, rng.integers(0, 48)] = 2
+    return ids
+
+
+def write_split(root: Path, split: str, number: int, seed: int) -> None:
+    for index in range(number):
+        ids = label(seed + index)
+        noise = np.random.default_rng(seed + index).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        stubs.write(root / f'images/{split}/{split}{index:03d}x.png', noise)
+        stubs.write(root / f'annotations/{split}/{split}{index:03d}x.png', ids)
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Config:
+    init_default_scope('mmseg')
+    for seed, (split, number) in enumerate(dict(train=8, val=3, test=3).items()):
+        write_split(tmp_path, split, number, 100 * seed)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations'),
+        dict(type='RandomCrop', crop_size=(24, 32)),
+        dict(type='PackSegInputs'),
+    ]
+
+    def loader(split: str, transforms: list) -> dict:
+        dataset = stubs.dataset(
+            'BaseSegDataset', tmp_path, split, img_suffix='.png', metainfo=dict(classes=CLASSES)
+        )
+        return dict(batch_size=2, dataset={**dataset, 'pipeline': transforms})
+
+    head = dict(
+        type='FCNHead', in_channels=8, channels=8, num_classes=4,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False),
+    )  # fmt: skip
+    return Config(
+        dict(
+            model=dict(type='EncoderDecoder', decode_head=head, auxiliary_head=dict(head)),
+            train_dataloader=loader('train', pipeline),
+            val_dataloader=loader('val', stubs.PIPELINE),
+            test_dataloader=loader('test', stubs.PIPELINE),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=100),
+        )
+    )
+
+
+def train(cfg: Config) -> ConfigDict:
+    return cfg.train_dataloader.dataset
+
+
+def labels(cfg: Config, split: str = 'train') -> list[Path]:
+    return sorted((Path(train(cfg).data_root) / 'annotations' / split).iterdir())
+
+
+def images(cfg: Config, split: str = 'train') -> list[Path]:
+    return sorted((Path(train(cfg).data_root) / 'images' / split).iterdir())
+
+
+def each_label(cfg: Config, change: Any, split: str = 'train') -> None:
+    for path in labels(cfg, split):
+        stubs.write(path, change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+
+
+def masks(cfg: Config) -> None:
+    each_label(cfg, lambda ids: np.where(ids == 1, 255, 0).astype(np.uint8))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.metainfo = dict(classes=('road', 'car'))
+    for head in heads(cfg.model).values():
+        head.num_classes = 2
+
+
+def reduce_two(cfg: Config) -> None:
+    masks(cfg)
+    each_label(cfg, lambda ids: ids // 255)
+    train(cfg).reduce_zero_label = True
+
+
+def pad_with_a_class(cfg: Config) -> None:
+    train(cfg).pipeline.insert(3, dict(type='RandomRotate', prob=1.0, degree=45, seg_pad_val=77))
+
+
+def copy_images(cfg: Config, split: str = 'val') -> None:
+    for source, target in zip(images(cfg), images(cfg, split), strict=False):
+        target.write_bytes(source.read_bytes())
+
+
+def reencode_images(cfg: Config) -> None:
+    for source, target in zip(images(cfg), images(cfg, 'test'), strict=False):
+        pixels = cv2.imread(str(source))
+        target.write_bytes(cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1])
+
+
+def drive(cfg: Config) -> None:
+    """Frames of one drive, every other of which is for training."""
+    view = cv2.resize(np.random.default_rng(9).integers(0, 256, (4, 6, 3), np.uint8), SIZE[::-1])
+    number = 0
+    for split in ('train', 'val'):
+        for index, (image, ids) in enumerate(
+            zip(images(cfg, split), labels(cfg, split), strict=True)
+        ):
+            number = 2 * index + (split == 'val')
+            name = f'0016E5_{number:05d}.png'
+            stubs.write(image.with_name(name), np.clip(view.astype(int) + number, 0, 255))
+            ids.rename(ids.with_name(name))
+            image.unlink()
+
+
+def set_head(cfg: Config, **options: Any) -> None:
+    for head in heads(cfg.model).values():
+        head.update(options)
+
+
+def with_one_channel(cfg: Config) -> None:
+    for split in ('train', 'val', 'test'):
+        each_label(cfg, lambda ids: ids % 2, split)
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=('road', 'car'))
+    loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    set_head(cfg, num_classes=2, out_channels=1, loss_decode=loss)
+
+
+def one_channel_by_softmax(cfg: Config) -> None:
+    with_one_channel(cfg)
+    set_head(cfg, loss_decode=dict(type='CrossEntropyLoss'))
+
+
+BROKEN: dict[str, tuple[Any, str, str]] = {
+    # name: what is done, words of the fault, words of the place or the cure
+    'masks of 0 and 255': (masks, "'car' (1), which cannot be learnt", 'train_dataloader'),
+    'masks and their reason': (masks, 'masks of 0 and 255 must be mapped', 'train_dataloader'),
+    'reduce_zero_label of two': (reduce_two, 'reduce_zero_label turns 0 into 255', 'train_dat'),
+    'ids from 1': (
+        lambda cfg: each_label(cfg, lambda ids: np.minimum(ids + 1, 3)),
+        'If the ids of the labels begin at 1', 'train_dataloader',
+    ),
+    'ids beyond the classes': (
+        lambda cfg: each_label(cfg, lambda ids: ids + 1), 'unknown ids [4]', 'train000x.png and 7',
+    ),
+    'one file of another convention': (
+        lambda cfg: stubs.write(labels(cfg)[3], np.full(SIZE, 7, np.uint8)),
+        'unknown ids [7]', 'train003x.png',
+    ),
+    'ids of a validation label': (
+        lambda cfg: each_label(cfg, lambda ids: ids + 9, 'val'), 'unknown ids', 'val000x.png',
+    ),
+    'a class that is absent': (
+        lambda cfg: each_label(cfg, lambda ids: np.where(ids == 2, 0, ids)),
+        "'pole' (2)", 'metainfo',
+    ),
+    'classes of another dataset': (
+        lambda cfg: train(cfg).update(metainfo=dict(classes=(*CLASSES, 'tram'))), "'tram' (4)", '',
+    ),
+    'too few outputs': (
+        lambda cfg: set_head(cfg, num_classes=3), 'has 3 classes, the dataset 4', 'num_classes=4',
+    ),
+    'too many outputs in one head': (
+        lambda cfg: cfg.model.auxiliary_head.update(num_classes=19),
+        'has 19 classes, the dataset 4', 'model.auxiliary_head',
+    ),
+    'ignore_index of the head': (
+        lambda cfg: set_head(cfg, ignore_index=0), 'ignores 0, the dataset 255', 'ignore_index=255',
+    ),
+    'ignore_index of the dataset': (
+        lambda cfg: train(cfg).update(ignore_index=254), 'ignores 255, the dataset 254', 'model.',
+    ),
+    'a class that is ignored': (
+        lambda cfg: (set_head(cfg, ignore_index=3), train(cfg).update(ignore_index=3)),
+        "is the class 'sky', which is never trained", 'ignore_index above 3',
+    ),
+    'one channel by softmax': (
+        one_channel_by_softmax,
+        'one output channel with CrossEntropyLoss by softmax', 'use_sigmoid=True, or out_chan',
+    ),
+    'a truncated label': (lambda cfg: stubs.truncated(labels(cfg)[2]), 'truncated', 'train002x'),
+    'a truncated image': (lambda cfg: stubs.truncated(images(cfg)[2]), 'truncated', 'get the file'),
+    'an empty image': (lambda cfg: stubs.empty(images(cfg)[1]), '0 bytes', 'get the file'),
+    'a label lost': (lambda cfg: stubs.missing(labels(cfg)[0]), 'missing', 'put the file there'),
+    'a label of another size': (
+        lambda cfg: stubs.write(labels(cfg)[4], np.zeros((8, 8), np.uint8)),
+        '8x8 pixels, and its image 48x32', 'train004x.png',
+    ),
+    'labels in colour': (
+        lambda cfg: each_label(cfg, lambda ids: np.stack([ids] * 3, -1)),
+        'single-channel ids, not 3 channels', '8-bit images of ids',
+    ),
+    'labels of 16 bits': (
+        lambda cfg: each_label(cfg, lambda ids: ids.astype(np.uint16) * 300),
+        'expected 8-bit single-channel ids, and found', '8-bit images of ids',
+    ),
+    'a rotation that pads': (pad_with_a_class, 'make ids [77], which no label has', 'seg_pad_val'),
+    'validation on training images': (copy_images, '3 of 3 images of val_dataloader', 'x.png is'),
+    'test on training images, encoded again': (
+        reencode_images, '3 of 3 images of test_dataloader are training images', 'take them out',
+    ),
+    'validation on the training set': (
+        lambda cfg: cfg.val_dataloader.dataset.update(
+            data_prefix=dict(img_path='images/train', seg_map_path='annotations/train')
+        ),
+        '8 of 8 images of val_dataloader are training images', 'score on others',
+    ),
+    'frames of one drive': (drive, '3 of 3 images of val_dataloader are frames beside', '0016E5_*'),
+    'no test images': (
+        lambda cfg: cfg.test_dataloader.dataset.update(img_suffix='.tif'),
+        'no image with a name of its suffix', 'test_dataloader',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', BROKEN)
+def test_a_fault_is_named_with_its_place_and_cure(cfg: Config, kind: str) -> None:
+    spoil, what, elsewhere = BROKEN[kind]
+    spoil(cfg)
+    found = diagnose(cfg).faults
+    assert any(
+        what in fault.what and elsewhere in f'{fault.where} {fault.cure} {fault.what}'
+        for fault in found
+    ), found
+    # Nothing but what was broken is accused; masks and 16 bits lose a class as well.
+    assert len(found) <= 3
+
+
+def as_it_is(cfg: Config) -> None:
+    pass
+
+
+def with_ignored_pixels(cfg: Config) -> None:
+    each_label(cfg, lambda ids: np.where(ids == 2, ids, np.pad(ids[1:-1], ((1, 1), (0, 0)),
+               constant_values=255)))  # fmt: skip
+
+
+def with_reduced_labels(cfg: Config) -> None:
+    for split in ('train', 'val', 'test'):
+        each_label(cfg, lambda ids: ids + 1, split)
+        cfg[f'{split}_dataloader'].dataset.reduce_zero_label = True
+
+
+def with_a_rotation(cfg: Config) -> None:
+    train(cfg).pipeline.insert(2, dict(type='RandomRotate', prob=1.0, degree=20))
+
+
+def repeated(cfg: Config) -> None:
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=train(cfg))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        as_it_is,
+        with_ignored_pixels,
+        with_reduced_labels,
+        with_one_channel,
+        with_a_rotation,
+        repeated,
+    ],
+)
+def test_a_healthy_config_is_not_accused(cfg: Config, change: Any) -> None:
+    change(cfg)
+    assert diagnose(cfg).faults == []
+
+
+def test_the_chance_of_a_class_is_what_batches_show(cfg: Config) -> None:
+    """As a training log would say: batches of the loader that show the class, of all."""
+    found = diagnose(cfg)
+    from mmengine.runner import Runner
+
+    loader = Runner.build_dataloader(
+        dict(
+            **{**cfg.train_dataloader, 'num_workers': 0},
+            sampler=dict(type='InfiniteSampler', shuffle=True),
+        ),
+        seed=0,
+    )
+    shown = np.zeros(4)
+    for _, batch in zip(range(1000), loader, strict=False):
+        ids = {
+            int(c)
+            for sample in batch['data_samples']
+            for c in sample.gt_sem_seg.data.unique()
+            if c < 4
+        }
+        shown[list(ids)] += 1
+    predicted = np.array([row.chance for row in found.classes])
+    np.testing.assert_allclose(predicted, shown / 1000, rtol=0.1)
+    assert found.classes[2].steps == pytest.approx(1 / predicted[2])
+
+
+def test_shares_and_objects_are_counted(cfg: Config) -> None:
+    train(cfg).pipeline.pop(2)  # whole images
+    found = diagnose(cfg)
+    ids = np.stack([cv2.imread(str(path), -1) for path in labels(cfg)])
+    for c, row in enumerate(found.classes):
+        assert row.pixels == pytest.approx((ids == c).mean())
+        assert row.images == (ids == c).any(axis=(1, 2)).mean()
+    car = found.classes[1]
+    assert car.objects >= 8 and car.chance == 1
+
+
+def test_imbalance_is_not_the_problem_of_equal_classes(cfg: Config) -> None:
+    each_label(cfg, lambda ids: np.indices(SIZE).sum(0).astype(np.uint8) // 8 % 4)
+    found = diagnose(cfg)
+    assert 'Imbalance is not your problem' in found.verdict
+    assert found.regime is None and found.advice == []
+    assert 'Imbalance is not your problem' not in diagnose_rare(cfg).verdict
+
+
+def diagnose_rare(cfg: Config) -> Any:
+    each_label(
+        cfg, lambda ids: np.where(np.indices(SIZE).sum(0) == 40, 3, ids % 3).astype(np.uint8)
+    )
+    return diagnose(cfg)
+
+
+def test_a_class_that_few_batches_show_is_named(cfg: Config) -> None:
+    cfg.train_cfg.max_iters = 8
+    assert 'Fewer than 10 batches of the 8 will show road' in diagnose(cfg).verdict
+
+
+def test_the_nearest_regime_is_itself() -> None:
+    for regime in regimes():
+        assert nearest_regime(regime.rarest, regime.gini, regime.epochs) == regime
+        gains = [gain['mIoU'][0] for gain in worth_trying(regime)]
+        assert gains == sorted(gains, reverse=True)
+        assert all(
+            (ROOT / 'configs/_base_/losses' / gain['base']).is_file() for gain in regime.gains
+        )
+
+
+def test_the_table_of_regimes_is_that_of_the_records(tmp_path: Path) -> None:
+    folders = ['camvid', 'synthia-mini', 'study/camvid', 'study/camvid-480', 'study/camvid-960']
+    folders = [ROOT / 'results' / folder for folder in [*folders, 'study/synthia-mini']]
+    run(ROOT / 'tools/measured_regimes.py', *folders, '--out', tmp_path / 'regimes.json')
+    assert json.loads((tmp_path / 'regimes.json').read_text()) == [r._asdict() for r in regimes()]
+
+
+def test_gini_and_chance() -> None:
+    assert gini(np.array([0, 0, 0, 8])) == 0.75
+    np.testing.assert_allclose(chance_in_batch(np.array([0.1, 1.0]), 3), [1 - 0.9**3, 1])
+
+
+def test_pages_hold_what_was_found(cfg: Config) -> None:
+    masks(cfg)
+    found = diagnose(cfg)._replace(config='a|b <script>.py')
+    page = as_markdown(found)
+    assert '<script>' not in page and r'a\|b' in page
+    assert '| road | ' in page and '## Faults' in page
+    content = json.loads(as_json(found))
+    assert [row['name'] for row in content['classes']] == ['road', 'car']
+    assert content['faults'][0]['cure']

@@ -1,0 +1,41 @@
+"""Say, before any training, what is wrong with a config's data, how rare its classes are for the
+batches that it draws, and which loss to try."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from rich.console import Console
+
+import mmseg_recall  # noqa: F401  (registers the datasets)
+from mmseg_recall.datasets.files import write_atomically
+from mmseg_recall.diagnosis import as_json, as_markdown, as_tables, diagnose
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('--checkpoint', help='a trained model, to score with adjusted logits')
+    parser.add_argument('--markdown', type=Path, help='file to write the page to')
+    parser.add_argument('--json', type=Path, help='file to write the figures to')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides of the config, as key=value'
+    )
+    args = parser.parse_args()
+    config = Config.fromfile(args.config)
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    try:
+        diagnosis = diagnose(config, args.checkpoint)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f'{error}\n')
+    for shown in as_tables(diagnosis):
+        Console().print(shown)
+    for path, text in ((args.markdown, as_markdown(diagnosis)), (args.json, as_json(diagnosis))):
+        if path:
+            write_atomically(path, text.encode())
+            print(path)
+
+
+if __name__ == '__main__':
+    main()
