@@ -33,11 +33,11 @@ def regimes() -> list[Regime]:
     return [Regime(**regime) for regime in json.loads(REGIMES.read_text())]
 
 
-def nearest_regime(rarest: float, gini: float, epochs: float) -> Regime:
+def nearest_regime(rarest: float, gini: float, epochs: float) -> tuple[Regime, bool]:
     """The regime nearest in the share of the rarest class, the Gini coefficient and the length.
 
     A factor of ten in the share, 0.2 of the coefficient and a factor of four in the length count
-    alike.
+    alike; one is near within 1.
     """
 
     def distance(regime: Regime) -> float:
@@ -47,7 +47,8 @@ def nearest_regime(rarest: float, gini: float, epochs: float) -> Regime:
             + abs(math.log(regime.epochs / max(epochs, 1e-9), 4))
         )
 
-    return min(regimes(), key=distance)
+    regime = min(regimes(), key=distance)
+    return regime, distance(regime) < 1
 
 
 def worth_trying(regime: Regime, most: int = 4) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ class Diagnosis(NamedTuple):
     faults: list[F.Fault]
     verdict: str
     regime: Regime | None
+    """The measured one that is nearest."""
+    is_near: bool
     advice: list[dict[str, Any]]
     curve: dict[str, float]
     """Post-hoc logit adjustment of a checkpoint: metrics by name, as the test prints them."""
@@ -102,10 +104,10 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
     iterations = _iterations(cfg, count.items, batch_size)
     all_pixels = max(count.pixels.sum() + sum(count.others.values()), 1)
     balanced = is_balanced(shares.tolist())
-    regime, advice = None, []
+    regime, is_near, advice = None, False, []
     if not balanced:
         epochs = (iterations or count.items) * batch_size / count.items
-        regime = nearest_regime(min(s for s in shares if s > 0), gini(shares), epochs)
+        regime, is_near = nearest_regime(min(s for s in shares if s > 0), gini(shares), epochs)
         advice = worth_trying(regime)
     return Diagnosis(
         config=Path(cfg.filename or 'config').name,
@@ -118,6 +120,7 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         faults=faults,
         verdict=_verdict(rows, faults, balanced, iterations),
         regime=regime,
+        is_near=is_near,
         advice=advice,
         curve=_curve(cfg, checkpoint, count.pixels) if checkpoint else {},
     )

@@ -65,6 +65,8 @@ def _evidence(diagnosis: Diagnosis) -> str:
     if diagnosis.regime is None:
         return ''
     nearest = f'The nearest of the measured regimes is {diagnosis.regime.name}'
+    if not diagnosis.is_near:
+        nearest = f'No measured regime is near, so try before you trust. {nearest}'
     if not diagnosis.advice:
         return f'{nearest}; no loss gained there by more than the spread over seeds.'
     return (

@@ -79,7 +79,7 @@ def read_class_counts(source: ClassCountsSource) -> dict[str, Any]:
     """The counts, ``pixels``, and their names, ``classes``, where they have any."""
     content = _read_file(Path(source)) if isinstance(source, (str, Path)) else source
     names = None
-    if isinstance(content, Mapping) and isinstance(content.get('pixels'), (list, tuple)):
+    if isinstance(content, Mapping) and 'pixels' in content:
         names, content = content.get('classes'), content['pixels']
     elif isinstance(content, Mapping):
         names, content = list(content), list(content.values())

@@ -347,7 +347,8 @@ def test_a_class_that_few_batches_show_is_named(cfg: Config) -> None:
 
 def test_the_nearest_regime_is_itself() -> None:
     for regime in regimes():
-        assert nearest_regime(regime.rarest, regime.gini, regime.epochs) == regime
+        assert nearest_regime(regime.rarest, regime.gini, regime.epochs) == (regime, True)
+        assert not nearest_regime(regime.rarest / 100, regime.gini, regime.epochs)[1]
         gains = [gain['mIoU'][0] for gain in worth_trying(regime)]
         assert gains == sorted(gains, reverse=True)
         assert all(
