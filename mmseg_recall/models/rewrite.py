@@ -40,7 +40,7 @@ def complete(cfg: Config) -> None:
             part['_scope_'] = 'mmseg'
     if imbalance_losses(cfg) or 'logit_adjustment' in cfg:
         import_with(cfg, 'mmseg_recall')
-    if 'logit_adjustment' in cfg and 'model' in cfg:
+    if isinstance(cfg.get('logit_adjustment'), dict) and isinstance(cfg.get('model'), dict):
         cfg.model = adjust_logits(cfg).model
 
 
