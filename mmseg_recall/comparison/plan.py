@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from ..config import as_list, import_with, is_classification, type_name
+from ..config import as_list, import_with, is_classification, name_types, type_name
 from ..stack import check_mmpretrain
 from .describe import loss_label
 from .identity import digest
@@ -118,7 +118,8 @@ def _read(path: str) -> Config:
         while first.__cause__ or first.__context__:
             first = first.__cause__ or first.__context__ or first
         raise ImportError(f'{path}: {first}') from error
-    return cfg
+    # Of classes no dump can be read again.
+    return name_types(cfg)
 
 
 def _set_loss(cfg: Config, loss: str, losses_dir: Path) -> None:

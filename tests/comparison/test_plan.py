@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmseg_recall.comparison.describe import describe, loss_label
 from mmseg_recall.comparison.plan import plan_runs, run_name
+from mmseg_recall.config import type_name
 
 ROOT = Path(__file__).parents[2]
 LOSSES = ROOT / 'configs' / '_base_' / 'losses'
@@ -160,3 +161,23 @@ def test_an_import_that_fails_is_named(tmp_path):
     )
     with pytest.raises(ImportError, match=r'mine\.py: .*no_such_module_at_all'):
         plan([str(config)])
+
+
+def test_a_config_that_names_classes_is_planned(tmp_path):
+    """As a pure-Python config does, or one that is made in a notebook."""
+    path = tmp_path / 'pure.py'
+    lines = [
+        'from mmengine.hooks import CheckpointHook',
+        'from mmseg.evaluation import IoUMetric',
+        'from mmseg.models import CrossEntropyLoss, FCNHead',
+        'from mmseg_recall.hooks import ClassWeightHook',
+        'model = dict(decode_head=dict(type=FCNHead, loss_decode=dict(type=CrossEntropyLoss)))',
+        'default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=1))',
+        'custom_hooks = [dict(type=ClassWeightHook)]',
+        "test_evaluator = [dict(type=IoUMetric, iou_metrics=['mIoU'])]",
+    ]
+    path.write_text('\n'.join(lines))
+    for cfg in map(parsed, plan([str(path)], ['recall', 'ce'])):
+        assert cfg.test_evaluator[0].type == 'PerClassIoUMetric'
+        assert type_name(cfg.model.decode_head) == 'FCNHead'
+        assert len(cfg.custom_hooks) == 1

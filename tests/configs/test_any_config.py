@@ -258,6 +258,15 @@ def test_pure_python_configs(loss, base, project):
     init_model(again, device='cpu')
 
 
+def test_a_pure_python_loss_base(project):
+    own = 'dict(type=CrossEntropyLoss)'
+    text = PURE.format(loss=own, read='', work_dir=project / 'work')
+    (project / 'pure.py').write_text(f'{text}imbalance_loss = [dict(type=RecallLoss)]\n')
+    cfg = Config.fromfile('pure.py')
+    assert losses(Runner.from_cfg(cfg)) == {'RecallLoss'}
+    assert losses(Runner.from_cfg(Config.fromfile(dumped(cfg)))) == {'RecallLoss'}
+
+
 def test_classes_in_a_config_of_a_notebook(project):
     cfg = config(project)
     cfg.model.type = EncoderDecoder
