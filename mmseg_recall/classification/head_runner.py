@@ -11,6 +11,8 @@ from mmengine.registry import RUNNERS  # mmpretrain's scripts look for runners h
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from ..config import parameter
+
 
 def swap_head(cfg: Config) -> Config:
     """Put the config's top-level ``head`` into ``model.head``, which keeps its other arguments.
@@ -58,7 +60,7 @@ def _takes_counts(loss: dict[str, Any]) -> bool:
     loss_class = MODELS.get(loss['type'])
     if loss_class is None:
         raise KeyError(f'{loss["type"]!r} in head is not a registered loss.')
-    return 'class_counts' in inspect.signature(loss_class).parameters
+    return parameter(inspect.unwrap(loss_class), 'class_counts') is not None
 
 
 @RUNNERS.register_module()
