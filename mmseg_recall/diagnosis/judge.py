@@ -203,4 +203,5 @@ def _curve(cfg: Config, checkpoint: str, pixels: np.ndarray) -> dict[str, float]
         metrics = Runner.from_cfg(cfg).test()
     names = ('mIoU', 'mAcc', 'aAcc')
     curve = {f'tau=0/{name}': metrics[name] for name in names}
-    return curve | {k: v for k, v in metrics.items() if k.startswith('tau=')}
+    curve |= {name: value for name, value in metrics.items() if name.startswith('tau=')}
+    return {name: float(value) for name, value in curve.items()}  # numpy's are not of JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmseg_recall.config import heads
-from mmseg_recall.diagnosis import as_json, as_markdown, diagnose
+from mmseg_recall.diagnosis import as_json, as_markdown, diagnose, judge
 from mmseg_recall.diagnosis.advice import nearest_regime, regimes, worth_trying
 from mmseg_recall.diagnosis.measure import chance_in_batch, gini
 from tests.datasets import stubs
@@ -377,3 +378,26 @@ def test_pages_hold_what_was_found(cfg: Config) -> None:
     content = json.loads(as_json(found))
     assert [row['name'] for row in content['classes']] == ['road', 'car']
     assert content['faults'][0]['cure']
+
+
+def test_a_checkpoint_is_scored_under_adjusted_logits(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def from_cfg(given: Config) -> SimpleNamespace:
+        asked.append(given)
+        scores = {'mIoU': 40, 'mAcc': 50, 'aAcc': 90, 'IoU/road': 80}
+        adjusted = {f'tau=0.5/{name}': 60 for name in ('mIoU', 'mAcc', 'aAcc')}
+        metrics = {name: np.float32(value) for name, value in (scores | adjusted).items()}
+        return SimpleNamespace(test=lambda: metrics)
+
+    monkeypatch.setattr(judge.Runner, 'from_cfg', from_cfg)
+    cfg.test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+    found = diagnose(cfg, 'trained.pth')
+    assert asked[0].load_from == 'trained.pth'
+    assert asked[0].test_evaluator.type == 'PerClassIoUMetric'
+    assert len(asked[0].test_evaluator.class_counts) == len(CLASSES)
+    assert cfg.test_evaluator.type == 'IoUMetric'
+    assert json.loads(as_json(found))['curve']['tau=0.5/mIoU'] == 60
+    assert '| tau=0.5 | 60.0 | 60.0 | 60.0 |' in as_markdown(found)
