@@ -62,6 +62,19 @@ def window_around(mask: np.ndarray) -> tuple[slice, slice]:
     return slices[0], slices[1]
 
 
+def image_names(cfg: Config) -> list[str]:
+    """Stems of the test images, in the order of the data set."""
+    dataset = _build(cfg)
+    paths = (Path(dataset.get_data_info(index)['img_path']) for index in range(len(dataset)))
+    return [os.fsencode(path.stem).decode(errors='replace') for path in paths]
+
+
+def _build(cfg: Config) -> Any:
+    register_all_modules(init_default_scope=False)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    return DATASETS.build(cfg.test_dataloader.dataset)
+
+
 def make_panel(
     cfg: Config, areas: Areas, classes: list[str], predictions: Path
 ) -> list[dict[str, Any]]:
@@ -77,9 +90,7 @@ def make_panel(
         For each piece: class, image (file name), box (x0, y0, x1, y1, pixels), and as base64 the
         picture (JPEG), truth and prediction (PNG of class indices).
     """
-    register_all_modules(init_default_scope=False)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    dataset = _build(cfg)
     pipeline = next(datasets(cfg.test_dataloader.dataset))['pipeline']
     load = Compose([step for step in pipeline if step['type'] in LOADING])
     panel = []

@@ -24,7 +24,8 @@ from ..literal_config import parse_config
 from ..losses.class_counts import check_class_names, load_class_counts, load_class_names
 from . import work_dir as W
 from .describe import describe
-from .panel import make_panel
+from .image_areas import pack
+from .panel import image_names, make_panel
 from .plan import Plan
 from .schema import fault_of
 
@@ -63,7 +64,8 @@ def complete_record(
 
     Returns:
         What :func:`write_record` takes. ``areas`` are sums over the test images, from which every
-        data-set-level metric can be computed again; ``metrics`` is what the test printed, in per
+        data-set-level metric can be computed again, ``image_areas`` those of each image, see
+        :mod:`mmseg_recall.comparison.image_areas`; ``metrics`` is what the test printed, in per
         cent; ``curves`` see :func:`mmseg_recall.comparison.work_dir.weight_curves`; ``panel`` see
         :mod:`mmseg_recall.comparison.panel`. Of a classifier, images are counted as pixels are,
         and there is no panel.
@@ -90,6 +92,7 @@ def complete_record(
         'training_pixels': training_pixels(cfg, len(classes), classes),
         'images': int(images.label.sum()) if classifies else len(images.label),
         'areas': {k: v.tolist() for k, v in total._asdict().items()},
+        'image_areas': None if classifies else pack(images, image_names(cfg)),
         'metrics': metrics,
         'seconds_per_iteration': seconds,
         'memory_mib': {'process': process_memory, 'gpu': gpu_memory},

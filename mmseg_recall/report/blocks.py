@@ -68,7 +68,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: its text; 'confirmed', 'refuted' or why it is neither; and the numbers why."""
+    """One claim: its text; supported, contradicted, not settled or not tested; the numbers why."""
 
     text: str
     outcome: str

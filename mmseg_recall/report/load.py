@@ -18,6 +18,7 @@ from mmseg.registry import DATASETS
 from ..comparison import work_dir as W
 from ..comparison.describe import describe
 from ..comparison.identity import Identity, differences, digest, identity
+from ..comparison.image_areas import unpack
 from ..comparison.record import check_metrics, failure_of, means_of, read_record
 from ..config import datasets, type_name
 from ..evaluation import areas as A
@@ -47,6 +48,8 @@ class Run:
         memory: Peak MiB, of the GPU or else of the process; None if unknown.
         memory_of: 'GPU' or 'process'.
         evaluated: On what, in words.
+        images: Areas of each test image, (images, C); None where the totals alone are known.
+        image_names: Stems of their files.
         curves: See :func:`mmseg_recall.comparison.work_dir.weight_curves`.
         panel: See :mod:`mmseg_recall.comparison.panel`.
         palette: RGB of each class, or None.
@@ -78,6 +81,8 @@ class Run:
     path: Path = Path()
     config: Identity = field(default_factory=lambda: Identity({}, {}))
     compared: dict[str, Any] = field(default_factory=dict)
+    images: A.Areas | None = None
+    image_names: tuple[str, ...] = ()
 
 
 def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[Run], list[str]]:
@@ -115,6 +120,9 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
                     runs.append(_from_work_dir(item, trust_configs))
             except ValueError as error:
                 problems.append(str(error))
+            # Whatever is wrong with one, the others are reported.
+            except Exception as error:
+                problems.append(f'{item}: damaged ({type(error).__name__}: {error})')
         if not found:
             problems.append(
                 f'{path}: neither a record (NAME.json of tools/benchmark.py) nor a work directory '
@@ -251,6 +259,7 @@ def _from_record(path: Path) -> Run:
     checkpoint = record['checkpoint']
     versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
     check_metrics(areas, record['metrics'], str(path))
+    images, names = _image_areas(record, areas, path)
     compared = {
         'checkpoint': checkpoint['rule'],
         'classes': record['classes'],
@@ -285,7 +294,24 @@ def _from_record(path: Path) -> Run:
         path=path,
         config=config,
         compared=compared,
+        images=images,
+        image_names=names,
     )
+
+
+def _image_areas(
+    record: dict[str, Any], areas: A.Areas, path: Path
+) -> tuple[A.Areas | None, tuple[str, ...]]:
+    packed = record.get('image_areas')  # records of earlier versions have none
+    if packed is None:
+        return None, ()
+    try:
+        images, names = unpack(packed, len(record['classes']))
+    except ValueError as error:
+        raise ValueError(f'{path}: damaged record, {error}') from error
+    if not all(np.array_equal(i.sum(axis=0), a) for i, a in zip(images, areas, strict=True)):
+        raise ValueError(f"{path}: damaged record, 'image_areas' do not sum to 'areas'")
+    return images, names
 
 
 def _from_work_dir(path: Path, trust_configs: bool) -> Run:

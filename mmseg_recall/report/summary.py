@@ -1,18 +1,36 @@
-"""Runs that differ in loss and seed only, and their means and spreads."""
+"""Runs that differ in loss and seed only, their means, and how sure their differences are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 
 import numpy as np
 
+from .. import statistics
 from ..comparison.identity import differences
+from ..evaluation import areas as A
+from ..statistics import Estimate
 from .load import Run
 
+
+def _mean_of(of: Callable[[A.Areas], np.ndarray], areas: A.Areas) -> np.ndarray:
+    """Over the classes that can be scored."""
+    values = of(areas)
+    known = ~np.isnan(values)
+    return np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
+
+
+Metric = str | tuple[str, int]
+"""A mean by name ('mIoU'), or a class's value ('IoU' of class 3: ('IoU', 3))."""
 BASELINE = 'CE'
+PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
+MEANS: dict[str, Callable[[A.Areas], np.ndarray]] = {
+    **{f'm{name}': partial(_mean_of, of) for name, of in PER_CLASS.items()},
+    'aAcc': lambda areas: areas.intersect.sum(axis=-1) / areas.label.sum(axis=-1),
+}
 DIGITS = 1
 """Decimals of a mean over seeds, in per cent; best and second are judged as printed."""
 MINORITY_IOU = 80.0
@@ -75,11 +93,13 @@ class Comparison:
         title: In words.
         losses: The baseline first, then by label.
         number: Its place on the page, from 1.
+        groups: The group of each test image by its stem, where images are not independent.
     """
 
     title: str
     losses: tuple[Loss, ...]
     number: int = 1
+    groups: Mapping[str, str] | None = None
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -98,6 +118,81 @@ class Comparison:
         """Whether its models are classifiers, of mmpretrain."""
         # Records made before there was a choice do not say.
         return self.setup.get('task') == 'classification'
+
+    @cached_property
+    def group_of(self) -> list[str] | None:
+        """The group of each test image; None unless all runs have the areas of the same images."""
+        first = self.runs[0]
+        for run in self.runs:
+            if run.images is None or first.images is None:
+                return None
+            alike = np.array_equal(run.images.label, first.images.label)
+            if run.image_names != first.image_names or not alike:
+                return None
+        return [(self.groups or {}).get(name, name) for name in first.image_names]
+
+    @cached_property
+    def _resampled(self) -> dict[tuple[str, int | None], A.Areas]:
+        """Totals of each run on the same resamples of the images, (resamples, C)."""
+        if self.group_of is None:
+            return {}
+        weights = statistics.resamples(self.group_of).astype(float)
+        return {
+            (run.loss, run.seed): A.Areas(*(weights @ areas for areas in run.images))
+            for run in self.runs
+            if run.images is not None
+        }
+
+    def _values(self, loss: Loss, metric: Metric) -> dict[int | None, float]:
+        name, c = metric if isinstance(metric, tuple) else (metric, None)
+        if c is None:
+            return {run.seed: run.metrics.get(name, np.nan) for run in loss.runs}
+        return {run.seed: run.per_class[name][c] for run in loss.runs if run.classes}
+
+    def _on_resamples(
+        self, loss: Loss, metric: Metric, seeds: Sequence[int | None]
+    ) -> np.ndarray | None:
+        """(resamples, S); None where the areas do not give the metric."""
+        name, c = metric if isinstance(metric, tuple) else (metric, None)
+        if not self._resampled or not (name in MEANS or c is not None):
+            return None
+        of = MEANS[name] if c is None else (lambda areas: PER_CLASS[name](areas)[:, c])
+        return np.stack([100 * of(self._resampled[loss.label, seed]) for seed in seeds], axis=1)
+
+    def estimate(self, loss: Loss, metric: Metric) -> Estimate:
+        """A mean over the seeds of a loss."""
+        seeds = list(self._values(loss, metric))
+        values = np.array(list(self._values(loss, metric).values()))
+        resampled = self._on_resamples(loss, metric, seeds)
+        return statistics.estimate(values, resampled, len(set(self.group_of or ())))
+
+    def difference(self, first: Loss, second: Loss, metric: Metric) -> Estimate:
+        """How far ``first`` is above ``second``, over the seeds that both have."""
+        ours, theirs = self._values(first, metric), self._values(second, metric)
+        seeds = [seed for seed in ours if seed is not None and seed in theirs]
+        if not seeds:
+            # Nothing pairs them, so nothing can be said of chance.
+            above, below = (float(np.mean(list(values.values()))) for values in (ours, theirs))
+            return Estimate(above - below, 1)
+        values = np.array([ours[seed] - theirs[seed] for seed in seeds])
+        a, b = (self._on_resamples(loss, metric, seeds) for loss in (first, second))
+        resampled = None if a is None or b is None else a - b
+        return statistics.estimate(values, resampled, len(set(self.group_of or ())))
+
+    @property
+    def basis(self) -> str:
+        """What the intervals of this comparison cover, in words."""
+        seeds = max(len(loss.runs) for loss in self.losses)
+        if self.group_of is None:
+            images = 'the records hold no areas of single images, so they do not cover other images'
+            if seeds < 2:
+                return f'One seed, and {images}: nothing can be told from chance.'
+            return f'Intervals of 95% are over seeds alone: {images}.'
+        groups, number = len(set(self.group_of)), len(self.group_of)
+        what = f'{number} images' if groups == number else f'{number} images in {groups} groups'
+        if seeds < 2:
+            return f'One seed: intervals of 95% are over the {what} alone and cover no other seed.'
+        return f'Intervals of 95% are over seeds and over the {what}.'
 
     def loss(self, label: str) -> Loss | None:
         return next((loss for loss in self.losses if loss.label == label), None)
@@ -126,7 +221,7 @@ class Comparison:
         return 'training' if any(r.pixels_of == 'training' for r in self.runs) else 'test'
 
 
-def compare(runs: list[Run]) -> list[Comparison]:
+def compare(runs: list[Run], groups: Mapping[str, str] | None = None) -> list[Comparison]:
     """Group runs by everything but loss and seed; the largest comparison first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -146,7 +241,9 @@ def compare(runs: list[Run]) -> list[Comparison]:
     comparisons = _told_apart(comparisons, _configs_of)
     comparisons = _told_apart(comparisons, _differences_of)
     comparisons.sort(key=lambda c: (-len(c.runs), c.title, c.setup['key']))
-    return [replace(c, number=number) for number, c in enumerate(comparisons, start=1)]
+    return [
+        replace(c, number=number, groups=groups) for number, c in enumerate(comparisons, start=1)
+    ]
 
 
 def _told_apart(

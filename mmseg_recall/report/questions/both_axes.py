@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from ...statistics import (
+    NOT_SETTLED,
+    SUPPORTED,
+    Estimate,
+    estimate,
+    holm,
+    outcome,
+    p_of_side,
+    what_would_settle,
+)
 from ..blocks import Claim, Claims, Section, Verdict
+from ..judge import Difference, evidence, interval_text, judge, p_text, seeds_text
 from ..paper import PAPER_NAMES
 from ..summary import BASELINE, Comparison, Loss
-from .claims import spread_of
-from .post_hoc import Curve, points_of, post_hoc_curve, upper_envelope
+from .post_hoc import Curve, Points, curves_by_seed, post_hoc_curve, upper_envelope
 
 ORDER = 30
 REFERENCES = ('Recall', 'InverseFrequency')
@@ -23,88 +35,123 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
         two seeds or more: a comparison of the paper's losses asks the paper's questions only.
     """
     base = comparison.baseline
-    references = [comparison.loss(label) for label in REFERENCES]
+    references = [loss for loss in map(comparison.loss, REFERENCES) if loss is not None]
     known = {BASELINE, *REFERENCES}
     candidates = [loss for loss in comparison.losses if loss.label not in known]
     is_new = any(
         loss.label not in PAPER_NAMES and loss.metric('mIoU').n >= MIN_SEEDS for loss in candidates
     )
-    if base is None or None in references or not is_new:
+    if base is None or len(references) < len(REFERENCES) or not is_new:
         return None
     candidates.sort(key=lambda loss: -loss.metric('mIoU').mean)
-    wins = {loss.label: _wins(loss, references, base) for loss in candidates}
+    wins = _wins(comparison, candidates, references, base)
     curve = post_hoc_curve(comparison)
-    beats = {} if curve is None else {loss.label: _beats(loss, curve) for loss in candidates}
+    beats = {} if curve is None else _beat(comparison, candidates, curve)
     claims = [claims[label] for label in wins for claims in (wins, beats) if label in claims]
     blocks = (_answer(wins, beats, curve), Claims(tuple(claims)))
     return Section('Does a loss win on both axes?', blocks)
 
 
-def _wins(loss: Loss, references: list[Loss], base: Loss) -> Claim:
-    numbers, short, is_settled = [], [], True
-    for metric in ('mIoU', 'mAcc'):
-        differences = []
-        for other in references:
-            margin = loss.metric(metric).mean - other.metric(metric).mean
-            spread = spread_of(metric, loss, other)
-            is_settled = is_settled and spread is not None
-            known = 'one seed' if spread is None else f'spread {spread:.2f}'
-            differences.append(f'{margin:+.2f} against {other.label} ({known})')
-            if spread is not None and margin <= spread:
-                short.append(f'{metric} against {other.label}')
-        numbers.append(f'{metric} {loss.metric(metric).mean:.2f}: {", ".join(differences)}.')
-    gain = loss.metric('aAcc').mean - base.metric('aAcc').mean
-    if gain < -MAX_OVERALL_LOSS:
-        short.append('aAcc')
-    numbers.append(f'aAcc {loss.metric("aAcc").mean:.2f}: {gain:+.2f} against {base.label}.')
-    if short:
-        numbers.append(f'Not enough: {", ".join(short)}.')
-    outcome = ('refuted' if short else 'confirmed') if is_settled else 'not tested'
-    return Claim(f'{loss.label} wins on both axes.', outcome, ' '.join(numbers))
+def _wins(
+    comparison: Comparison, candidates: list[Loss], references: list[Loss], base: Loss
+) -> dict[str, Claim]:
+    """By label; one family (Holm), of as many claims as there are candidates."""
+    claimed = [
+        [
+            *(
+                Difference(metric, loss, other)
+                for metric in ('mIoU', 'mAcc')
+                for other in references
+            ),
+            Difference('aAcc', loss, base, -MAX_OVERALL_LOSS),
+        ]
+        for loss in candidates
+    ]
+    claims = {}
+    for loss, differences, judged in zip(
+        candidates, claimed, judge(comparison, claimed), strict=True
+    ):
+        numbers = []
+        for metric in ('mIoU', 'mAcc', 'aAcc'):
+            against = ', '.join(
+                f'{interval_text(comparison.difference(loss, d.second, metric))} against '
+                f'{d.second.label}'
+                for d in differences
+                if d.metric == metric
+            )
+            numbers.append(f'{metric} {loss.metric(metric).mean:.2f}: {against}.')
+        if judged.outcome != SUPPORTED:
+            numbers.append(f'What decides is {evidence(judged, len(candidates))}')
+        text = f'{loss.label} wins on both axes.'
+        claims[loss.label] = Claim(text, judged.outcome, ' '.join(numbers))
+    return claims
 
 
-def _beats(loss: Loss, curve: Curve) -> Claim:
-    text = f"{loss.label} is not below CE's post-hoc curve."
+def _beat(comparison: Comparison, candidates: list[Loss], curve: Curve) -> dict[str, Claim]:
+    """By label; each seed of a loss against the curve of CE's model of that seed."""
+    curves = curves_by_seed(comparison)
+    found = {loss.label: _above_curve(loss, curves) for loss in candidates}
+    known = {label: one for label, one in found.items() if one is not None}
+    p_values = holm([p_of_side(one) for one in known.values()])
+    claims = {}
+    for loss in candidates:
+        text = f"{loss.label} is not below CE's post-hoc curve."
+        claims[loss.label] = Claim(text, NOT_COMPARABLE, _outside(loss, curve))
+    for (label, one), p in zip(known.items(), p_values, strict=True):
+        decided = outcome(one, p)
+        numbers = f'Of mean IoU above the curve: {interval_text(one)}, {seeds_text(one)}'
+        settled = f', {p_text(p)}.' if decided != NOT_SETTLED else '.'
+        more = '' if settled != '.' else f' To settle it: {what_would_settle(one)}.'
+        claims[label] = Claim(claims[label].text, decided, f'{numbers}{settled}{more}')
+    return claims
+
+
+def _above_curve(loss: Loss, curves: dict[int | None, Points]) -> Estimate | None:
+    """Mean IoU above the curve at the same mean accuracy; None where a seed has no such point.
+
+    A loss with more mean accuracy than any tau is measured against the curve's highest mean IoU
+    where that is below its own.
+    """
+    above = []
+    for run in loss.runs:
+        points = curves.get(run.seed)
+        if points is None:
+            continue
+        iou, accuracy = run.metrics['mIoU'], run.metrics['mAcc']
+        height = upper_envelope(points, accuracy)
+        best = max(y for _, y in points)
+        if height is None and accuracy > points[0][0] and iou >= best:
+            height = best
+        if height is None:
+            return None
+        above.append(iou - height)
+    return estimate(np.array(above)) if above else None
+
+
+def _outside(loss: Loss, curve: Curve) -> str:
     accuracy, iou = loss.metric('mAcc').mean, loss.metric('mIoU').mean
-    highest = upper_envelope(points_of(curve), accuracy)
-    if highest is not None:
-        margin = iou - highest
-        numbers = (
-            f'At its mAcc of {accuracy:.2f} the curve has mIoU {highest:.2f}, {loss.label} '
-            f'{iou:.2f}; difference {margin:+.2f}.'
-        )
-        return Claim(text, 'confirmed' if margin >= 0 else 'refuted', numbers)
-    best = max(values['mIoU'].mean for values in curve.values())
     is_above = accuracy > curve[0.0]['mAcc'].mean
-    if is_above and iou >= best:
-        numbers = (
-            f'Above the whole curve on both axes: mAcc {accuracy:.2f}, mIoU {iou:.2f}; the highest '
-            f'of the curve are {max(values["mAcc"].mean for values in curve.values()):.2f} and '
-            f'{best:.2f}.'
-        )
-        return Claim(text, 'confirmed', numbers)
     end = (max if is_above else min)(curve, key=lambda tau: curve[tau]['mAcc'].mean)
-    numbers = (
-        f'Its mAcc of {accuracy:.2f} is {"above" if is_above else "below"} the whole curve, which '
-        f'ends at mAcc {curve[end]["mAcc"].mean:.2f} with mIoU {curve[end]["mIoU"].mean:.2f} '
-        f'(tau = {end:g}); {loss.label} has mIoU {iou:.2f}.'
+    return (
+        f'Its mAcc of {accuracy:.2f} is {"above" if is_above else "below"} the curve of a seed, or '
+        f'no seed has both. The curve ends at mAcc {curve[end]["mAcc"].mean:.2f} with mIoU '
+        f'{curve[end]["mIoU"].mean:.2f} (tau = {end:g}); {loss.label} has mIoU {iou:.2f}.'
     )
-    return Claim(text, NOT_COMPARABLE, numbers)
 
 
 def _answer(wins: dict[str, Claim], beats: dict[str, Claim], curve: Curve | None) -> Verdict:
     rule = (
         'A loss wins when it is above RecallLoss and above inverse frequency in mean IoU and in '
-        'mean accuracy, each by more than the spread over seeds, and its overall accuracy is at '
-        f'most {MAX_OVERALL_LOSS:g} points below that of cross-entropy.'
+        f'mean accuracy, and its overall accuracy is at most {MAX_OVERALL_LOSS:g} points below '
+        "that of cross-entropy; each with its interval, after Holm's correction over the losses."
     )
-    winners = _labels(wins, 'confirmed')
+    winners, open_ones = _labels(wins, SUPPORTED), _labels(wins, NOT_SETTLED)
     if winners:
         verdict = f'Yes: {", ".join(winners)}'
-    elif any(claim.outcome == 'refuted' for claim in wins.values()):
-        verdict = 'No loss here does'
+    elif open_ones:
+        verdict = f'Not settled by these runs, for {", ".join(open_ones)}'
     else:
-        verdict = 'Unknown: one seed shows no spread'
+        verdict = 'No loss here does'
     if curve is None:
         return Verdict(verdict, (rule, 'CE was not tested with post-hoc logit adjustment.'))
     taus = ', '.join(f'{tau:g}' for tau in curve)
@@ -112,9 +159,9 @@ def _answer(wins: dict[str, Claim], beats: dict[str, Claim], curve: Curve | None
     sentences = (
         rule,
         f"CE's post-hoc curve is the line through CE's points at tau = {taus}; a loss is not below "
-        'it when its mean IoU is at least the highest of the line at the same mean accuracy, or of '
+        'it when its mean IoU is above the highest of the line at the same mean accuracy, or of '
         'the whole line if none of it has as much mean accuracy.',
-        f'Not below the curve: {", ".join(_labels(beats, "confirmed")) or "none"}.'
+        f'Not below the curve: {", ".join(_labels(beats, SUPPORTED)) or "none is shown to be"}.'
         + (f' Outside its range of mean accuracy: {", ".join(outside)}.' if outside else ''),
     )
     return Verdict(verdict, sentences)

@@ -10,7 +10,9 @@ from importlib.resources import files
 import numpy as np
 
 from ...evaluation.shots import FEW, MANY, SHOTS, shot_of
+from ...statistics import NOT_SETTLED, SUPPORTED
 from ..blocks import Cell, Section, Table, Verdict, number, spread
+from ..judge import Difference, interval_text, judge
 from ..summary import BASELINE, Comparison, Loss, ranks
 
 ORDER = 10
@@ -139,20 +141,23 @@ def shot_verdict(comparison: Comparison) -> Verdict:
     others = [loss for loss in comparison.losses if loss is not ours]
     if ours is None or not others:
         return Verdict('Unknown', ('SDN (Recall) and another method are needed to say.',))
-    wins, sentences = [], []
-    for metric, words in (('top1', 'overall'), ('few', 'few-shot')):
-        best = max(others, key=lambda loss, m=metric: loss.metric(m).mean)
-        margin = ours.metric(metric).mean - best.metric(metric).mean
-        wins.append(margin > 0)
-        where = 'ahead of' if margin > 0 else 'behind'
+    words = {'top1': 'overall', 'few': 'few-shot'}
+    outcomes, sentences = {}, []
+    for metric, name in words.items():
+        best = max(others, key=lambda loss: loss.metric(metric).mean)
+        (judged,) = judge(comparison, [[Difference(metric, ours, other) for other in others]])
+        outcomes[name] = judged.outcome
+        margin = comparison.difference(ours, best, metric)
+        where = 'ahead of' if margin.mean > 0 else 'behind'
         sentences.append(
-            f'In {words} accuracy {ours.label} has {ours.metric(metric).mean:.1f}, '
-            f'{abs(margin):.1f} points {where} {best.label}.'
+            f'In {name} accuracy {ours.label} has {ours.metric(metric).mean:.1f}, '
+            f'{interval_text(margin, 1)} points {where} {best.label}.'
         )
-    if all(wins):
-        verdict = 'Yes, in overall and in few-shot accuracy'
-    elif any(wins):
-        verdict = f'Only in {"overall" if wins[0] else "few-shot"} accuracy'
+    wins = [name for name, found in outcomes.items() if found == SUPPORTED]
+    if wins:
+        verdict = f'Yes, in {" and in ".join(wins)} accuracy'
+    elif NOT_SETTLED in outcomes.values():
+        verdict = 'Not settled by these runs'
     else:
         verdict = 'No, neither in overall nor in few-shot accuracy'
-    return Verdict(verdict, (*sentences, 'What these runs settle is below.'))
+    return Verdict(verdict, (*sentences, comparison.basis))

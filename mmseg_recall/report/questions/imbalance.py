@@ -8,15 +8,19 @@ this project's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
+from ...statistics import CONTRADICTED, NOT_SETTLED, SUPPORTED, estimate
+from ..bases import bases
 from ..blocks import OVERALL, Cell, Section, Table, Verdict, shown, spread
 from ..figures import COLOURS, INK, Plot, legend, plot, styles, subplots
+from ..judge import Difference, evidence, interval_text, judge
 from ..summary import BASELINE, Comparison, Loss, Value, ranks
-from .post_hoc import CURVE_LABEL, points_of, post_hoc_curve
+from .post_hoc import CURVE_LABEL, curves_by_seed, points_of, post_hoc_curve
 
 ORDER = 10
 
@@ -25,6 +29,7 @@ HIGH_OVERALL_ACCURACY = 80.0
 LARGE_GAP = 10.0
 FAR_BELOW = 20.0
 MIN_CORRELATION = 0.3
+LEAST_FOUND = 1.0
 MAX_NAMED = 8
 
 
@@ -43,6 +48,17 @@ def diagnose(comparison: Comparison) -> Verdict:
         return Verdict(
             'Unknown: no baseline',
             ('There is no run with plain cross-entropy (CE) here; the rule of thumb needs one.',),
+        )
+    if not any(_learnt(loss) for loss in comparison.losses):
+        found = int((baseline.class_means('Acc') > LEAST_FOUND).sum())
+        return Verdict(
+            'Nothing was learnt',
+            (
+                f'No loss here finds more than {LEAST_FOUND:g}% of more than a class or two '
+                f'(cross-entropy: of {found} of {len(comparison.classes)}), so these runs say '
+                'nothing of losses. Look at the labels and the order of the classes first; then '
+                'train longer, from pretrained weights or with another learning rate.',
+            ),
         )
     overall, mean = baseline.metric('aAcc').mean, baseline.metric('mAcc').mean
     gap = overall - mean
@@ -149,38 +165,84 @@ def _named(comparison: Comparison, baseline: Loss) -> tuple[str, ...]:
 
 
 def _advice(comparison: Comparison, baseline: Loss) -> tuple[str, ...]:
-    """Of the losses that raise mean accuracy the one with most IoU, and the one that finds most.
-
-    Mean accuracy alone would name a loss that buys recall with false positives, however many.
-    """
+    """What is free first, then the losses that these runs tell from the baseline."""
+    free = _free_option(comparison)
     others = [loss for loss in comparison.losses if loss is not baseline]
     if not others:
-        return ('Try RecallLoss first: add configs/_base_/losses/recall.py to the config.',)
-    floor = baseline.metric('mAcc').mean
-    better = [loss for loss in others if loss.metric('mAcc').mean > floor]
-    if not better:
-        return ('No loss here raises mean accuracy.',)
-    best = max(better, key=lambda loss: loss.metric('mIoU').mean)
-    finder = max(better, key=lambda loss: loss.metric('mAcc').mean)
-    advice = (
-        f'Try {best.label} first, which has the highest mIoU here of the losses that raise mean '
-        f'accuracy: {_changes(best, baseline)}.'
-    )
-    if finder is best:
-        return (advice,)
-    return advice, f'{finder.label} finds most: {_changes(finder, baseline)}.'
-
-
-def _changes(loss: Loss, baseline: Loss) -> str:
-    changes = (
-        f'{name} {loss.metric(metric).mean - baseline.metric(metric).mean:+.1f}'
-        for metric, name in (
-            ('mAcc', 'mean accuracy'),
-            ('mIoU', 'mIoU'),
-            ('aAcc', 'overall accuracy'),
+        first = 'Try RecallLoss first: add configs/_base_/losses/recall.py to the config.'
+        return (*free, first)
+    judged = judge(comparison, [[Difference('mAcc', loss, baseline)] for loss in others])
+    above = [j.difference.first for j in judged if j.outcome == SUPPORTED]
+    if not above:
+        best = max(judged, key=lambda one: one.estimate.mean)
+        if all(one.outcome == CONTRADICTED for one in judged):
+            return (*free, 'No loss here raises mean accuracy.')
+        return (
+            *free,
+            'These runs tell no loss from cross-entropy in mean accuracy. The largest gain that is '
+            f'seen: {evidence(best, len(others))}',
         )
+    best = max(above, key=lambda loss: loss.metric('mIoU').mean)
+    finder = max(above, key=lambda loss: loss.metric('mAcc').mean)
+    advice = (
+        f'Try {best.label} first, which has the highest mIoU of the losses that are shown to raise '
+        f'mean accuracy: {_changes(comparison, best, baseline)}.{_base_of(best)}'
     )
-    return ', '.join(changes)
+    rest = [j.difference.first.label for j in judged if j.outcome == NOT_SETTLED]
+    more = () if not rest else (f'Not settled: {", ".join(rest)}.',)
+    if finder is best:
+        return (*free, advice, *more)
+    found = f'{finder.label} finds most: {_changes(comparison, finder, baseline)}.'
+    return (*free, advice, found, *more)
+
+
+def _free_option(comparison: Comparison) -> tuple[str, ...]:
+    """The tau with the highest mean IoU, by the seeds of the baseline that were tested with it."""
+    curve, curves = post_hoc_curve(comparison), curves_by_seed(comparison)
+    if curve is None:
+        return ()
+    taus = list(curve)
+    best = max(taus, key=lambda tau: curve[tau]['mIoU'].mean)
+    if best == 0:
+        return ("Adjusting cross-entropy's logits after training gains no mean IoU here.",)
+    i = taus.index(best)
+    gains = [
+        interval_text(estimate(np.array([p[i][k] - p[0][k] for p in curves.values()])), 1)
+        for k in (0, 1)
+    ]
+    end = (
+        ' It is the end of what was tested: a larger one may gain more.'
+        if i == len(taus) - 1
+        else ''
+    )
+    if i == 1:
+        end = ' It is the smallest that was tested: a smaller one may gain more.'
+    return (
+        f'Free, without training: the logits of cross-entropy adjusted with tau = {best:g}, mean '
+        f'accuracy {gains[0]}, mIoU {gains[1]}; '
+        f'tools/test.py with --cfg-options logit_adjustment.tau={best:g}.{end}',
+    )
+
+
+def _changes(comparison: Comparison, loss: Loss, baseline: Loss) -> str:
+    metrics = {'mAcc': 'mean accuracy', 'mIoU': 'mIoU', 'aAcc': 'overall accuracy'}
+    return ', '.join(
+        f'{name} {interval_text(comparison.difference(loss, baseline, metric), 1)}'
+        for metric, name in metrics.items()
+    )
+
+
+def _base_of(loss: Loss) -> str:
+    """The line to paste; '' where no base of this repository has the loss."""
+    base = bases().get(re.sub(r' \(.*', '', loss.label))
+    return '' if base is None else f" In a config: _base_ = ['your_config.py', '{base}']."
+
+
+def _learnt(loss: Loss) -> bool:
+    """Whether a model predicts more than a class or two, of those that there are."""
+    accuracy = loss.class_means('Acc')
+    found = int((accuracy > LEAST_FOUND).sum())
+    return not len(accuracy) or found > max(1, len(accuracy) // 5)
 
 
 def overall_table(comparison: Comparison) -> Table:

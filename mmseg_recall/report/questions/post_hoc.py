@@ -16,6 +16,7 @@ CURVE_LABEL = 'CE, logits adjusted'
 
 Curve = dict[float, dict[str, Value]]
 """mAcc, mIoU and aAcc by tau, which rises from 0."""
+Points = list[tuple[float, float]]
 
 
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
@@ -44,7 +45,22 @@ def _taus(run: Run) -> set[float]:
     return {float(m[1]) for m in (re.fullmatch(r'tau=(.+)/mIoU', k) for k in run.metrics) if m}
 
 
-def points_of(curve: Curve) -> list[tuple[float, float]]:
+def curves_by_seed(comparison: Comparison) -> dict[int | None, Points]:
+    """(mAcc, mIoU) of each tau, from 0, of each of the baseline's runs that was tested so."""
+    curve, base = post_hoc_curve(comparison), comparison.baseline
+    if curve is None or base is None:
+        return {}
+    return {
+        run.seed: [
+            (run.metrics[f'{prefix}mAcc'], run.metrics[f'{prefix}mIoU'])
+            for prefix in ('' if tau == 0 else f'tau={tau:g}/' for tau in curve)
+        ]
+        for run in base.runs
+        if _taus(run)
+    }
+
+
+def points_of(curve: Curve) -> Points:
     """(mAcc, mIoU) of each tau."""
     return [(values['mAcc'].mean, values['mIoU'].mean) for values in curve.values()]
 

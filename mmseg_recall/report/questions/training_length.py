@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
+from ...statistics import CONTRADICTED, SUPPORTED
 from ..blocks import OVERALL, Cell, Section, Table, Verdict, shown, spread
 from ..figures import Plot, legend, plot, styles, subplots
-from ..summary import BASELINE, DIGITS, Comparison
+from ..judge import Difference, interval_text, judge
+from ..summary import BASELINE, Comparison, Loss
 
 ORDER = 40
 METRICS = ('mAcc', 'mIoU', 'aAcc')
@@ -46,19 +48,16 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
     return Section('Does longer training change the answer?', blocks)
 
 
-def _mean(comparison: Comparison, label: str, metric: str) -> float:
-    return round(comparison.loss(label).metric(metric).mean, DIGITS)
-
-
 def _answer(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -> Verdict:
-    sentences = []
-    changed = []
+    sentences, changed, seen = [], [], []
     for metric in RANKED:
         orders = {
-            n: sorted(losses, key=lambda label, c=c: -_mean(c, label, metric))
+            n: sorted(losses, key=lambda label, c=c: -_of(c, label).metric(metric).mean)
             for n, c in lengths.items()
         }
         if any(before != after for before, after in pairwise(orders.values())):
+            seen.append(OVERALL[metric])
+        if _reversed(lengths, losses, metric):
             changed.append(OVERALL[metric])
         in_words = '; '.join(f'{n}: {" > ".join(order)}' for n, order in orders.items())
         sentences.append(f'By {OVERALL[metric]}, after {unit}: {in_words}.')
@@ -66,22 +65,42 @@ def _answer(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) 
             gaps = []
             for n, c in lengths.items():
                 best = next(label for label in orders[n] if label != BASELINE)
-                gap = _mean(c, best, metric) - _mean(c, BASELINE, metric)
-                gaps.append(f'{gap:+.1f} after {n} ({best})')
+                gap = c.difference(_of(c, best), _of(c, BASELINE), metric)
+                gaps.append(f'{interval_text(gap, 1)} after {n} ({best})')
             sentences.append(f'The best loss against CE: {", ".join(gaps)}.')
-    verdict = (
-        f'The order changes with the length of the training, in {" and ".join(changed)}'
-        if changed
-        else 'The order of the losses is the same at every length'
-    )
-    return Verdict(verdict, tuple(sentences))
+    if changed:
+        verdict = f'The order changes with the length of the training, in {" and ".join(changed)}'
+    elif seen:
+        verdict = (
+            f'Not settled: the order that is seen changes in {" and ".join(seen)}, by chance or not'
+        )
+    else:
+        verdict = 'The order that is seen is the same at every length'
+    return Verdict(verdict, (*sentences, next(iter(lengths.values())).basis))
+
+
+def _of(comparison: Comparison, label: str) -> Loss:
+    loss = comparison.loss(label)
+    assert loss is not None  # every length has it
+    return loss
+
+
+def _reversed(lengths: dict[int, Comparison], losses: tuple[str, ...], metric: str) -> bool:
+    """Whether a loss is shown to be above another at one length and below it at another."""
+    pairs = list(combinations(losses, 2))
+    outcomes: dict[tuple[str, str], set[str]] = {pair: set() for pair in pairs}
+    for c in lengths.values():
+        claimed = [[Difference(metric, _of(c, a), _of(c, b))] for a, b in pairs]
+        for pair, judged in zip(pairs, judge(c, claimed), strict=True):
+            outcomes[pair].add(judged.outcome)
+    return any(found >= {SUPPORTED, CONTRADICTED} for found in outcomes.values())
 
 
 def _table(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -> Table:
     rows = []
     for label in losses:
         for n, comparison in lengths.items():
-            loss = comparison.loss(label)
+            loss = _of(comparison, label)
             seeds = Cell(str(len(loss.runs)), len(loss.runs))
             values = (spread(loss.metric(metric)) for metric in METRICS)
             rows.append((Cell(label), Cell(str(n), n), seeds, *values))

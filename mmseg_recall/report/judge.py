@@ -1,0 +1,99 @@
+"""Claims about differences of losses, judged: supported, contradicted or not settled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..statistics import NOT_SETTLED, Estimate, holm, outcome, p_of_side, what_would_settle
+from .summary import Comparison, Loss, Metric
+
+NOT_TESTED = 'not tested'
+NOT_ALL_HERE = 'The losses it speaks of are not all here.'
+
+
+class Difference(NamedTuple):
+    """``first`` minus ``second`` in a metric, claimed to be between ``low`` and ``high``."""
+
+    metric: Metric
+    first: Loss
+    second: Loss
+    low: float = 0.0
+    high: float = math.inf
+
+
+class Judged(NamedTuple):
+    """An outcome, the p-value behind it, and the difference that decides, with its estimate."""
+
+    outcome: str
+    p: float
+    difference: Difference
+    estimate: Estimate
+
+
+def judge(comparison: Comparison, claims: Sequence[Sequence[Difference]]) -> list[Judged]:
+    """Judge claims, each that all of its differences are as claimed, as one family (Holm).
+
+    A claim is supported when each of its differences is. It is contradicted when one of them is,
+    at the level that so many of them take.
+    """
+    decided = [_decide(comparison, claimed) for claimed in claims]
+    adjusted = holm([p for p, _, _ in decided])
+    return [
+        Judged(outcome(found, p, difference.low, difference.high), p, difference, found)
+        for p, (_, difference, found) in zip(adjusted, decided, strict=True)
+    ]
+
+
+def _decide(
+    comparison: Comparison, claimed: Sequence[Difference]
+) -> tuple[float, Difference, Estimate]:
+    found = [comparison.difference(d.first, d.second, d.metric) for d in claimed]
+    tested = [(p_of_side(e, d.low, d.high), d, e) for d, e in zip(claimed, found, strict=True)]
+    unknown = [one for one in tested if math.isnan(one[0])]
+    if unknown:
+        return unknown[0]
+    against = [(p, d, e) for p, d, e in tested if not d.low < e.mean < d.high]
+    if not against:
+        return max(tested, key=lambda one: one[0])
+    p, difference, estimate = min(against, key=lambda one: one[0])
+    return min(1.0, len(claimed) * p), difference, estimate
+
+
+def evidence(judged: Judged, comparisons: int = 1) -> str:
+    """The difference that decides, in words; what is not settled says what would settle it."""
+    difference, found = judged.difference, judged.estimate
+    first, second = difference.first, difference.second
+    above, below = (loss.metric(str(difference.metric)).mean for loss in (first, second))
+    text = (
+        f'{difference.metric}: {first.label} {above:.2f}, {second.label} {below:.2f}; difference '
+        f'{interval_text(found)}, {seeds_text(found)}'
+    )
+    if judged.outcome != NOT_SETTLED:
+        return f'{text}, {p_text(judged.p)}.'
+    ends = [end for end in (difference.low, difference.high) if math.isfinite(end)]
+    nearest = min(ends, key=lambda end: abs(end - found.mean))
+    return f'{text}. To settle it: {what_would_settle(found, nearest, comparisons)}.'
+
+
+def interval_text(found: Estimate, digits: int = 2) -> str:
+    """The mean with its interval; the mean alone where nothing is known of chance.
+
+    Example:
+        >>> interval_text(Estimate(2.0, seeds=3, seed_error=0.5), 1)
+        '+2.0 (-0.2 to +4.2)'
+    """
+    low, high = found.interval()
+    mean = f'{found.mean:+.{digits}f}'
+    return mean if math.isnan(low) else f'{mean} ({low:+.{digits}f} to {high:+.{digits}f})'
+
+
+def p_text(p: float) -> str:
+    """A p-value, in words."""
+    return f'p = {p:.2g}' if p >= 0.001 else 'p < 0.001'
+
+
+def seeds_text(found: Estimate) -> str:
+    """Their number, in words."""
+    return 'one seed' if found.seeds == 1 else f'{found.seeds} seeds'
