@@ -21,7 +21,7 @@ def bases() -> dict[str, str]:
     folder = Path(__file__).parents[2] / FOLDER
     found: dict[str, str] = {}
     for path in sorted(folder.glob('*.py'), key=lambda path: (path.stem != 'recommended', path)):
-        losses = Config.fromfile(path, import_custom_modules=False)['loss_decode']
+        losses = Config.fromfile(path, import_custom_modules=False)['imbalance_loss']
         label = loss_name(*(losses if isinstance(losses, list) else [losses]))
         found.setdefault(label, str(FOLDER / path.name))
     return found

@@ -45,6 +45,7 @@ ENTRY_POINTS = {
     'mmseg_recall/datasets/convert.py': {'import_module': 'of the modules of the package'},
     'mmseg_recall/evaluation/per_class_iou_metric.py': {'np.load': 'without pickles'},
     'mmseg_recall/losses/__init__.py': {'import_module': 'of the modules of the package'},
+    'mmseg_recall/report/bases.py': {'Config.fromfile': 'the bases of this package'},
     'mmseg_recall/report/load.py': {'Config.fromfile': 'with --trust-configs only'},
     'mmseg_recall/report/questions/__init__.py': {'import_module': 'of its own modules'},
     'mmseg_recall/stack.py': {'runpy.run_path': 'of the scripts of the installed packages'},
