@@ -214,7 +214,7 @@ def what_would_settle(found: Estimate, value: float = 0.0, comparisons: int = 1)
         if _power(distance, spread, MAX_SEEDS, error, groups, level) >= POWER:
             return f'{MAX_SEEDS} seeds and {times} times as many test images'
         times *= 2
-    return f'more than {MAX_SEEDS} seeds: too small a difference to matter'
+    return f'more than {MAX_SEEDS} seeds: it is too close to call'
 
 
 def _power(

@@ -62,7 +62,7 @@ def _decide(
 
 
 def evidence(judged: Judged, comparisons: int = 1) -> str:
-    """The difference that decides, in words; what is not settled says what would settle it."""
+    """The difference that decides, its p-value after correction, and what would settle it."""
     difference, found = judged.difference, judged.estimate
     first, second = difference.first, difference.second
     above, below = (loss.metric(str(difference.metric)).mean for loss in (first, second))
@@ -70,8 +70,10 @@ def evidence(judged: Judged, comparisons: int = 1) -> str:
         f'{difference.metric}: {first.label} {above:.2f}, {second.label} {below:.2f}; difference '
         f'{interval_text(found)}, {seeds_text(found)}'
     )
+    if not math.isnan(judged.p):
+        text += f', {p_text(judged.p)}'
     if judged.outcome != NOT_SETTLED:
-        return f'{text}, {p_text(judged.p)}.'
+        return f'{text}.'
     ends = [end for end in (difference.low, difference.high) if math.isfinite(end)]
     nearest = min(ends, key=lambda end: abs(end - found.mean))
     return f'{text}. To settle it: {what_would_settle(found, nearest, comparisons)}.'

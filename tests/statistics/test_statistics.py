@@ -125,7 +125,7 @@ def test_holm_rejects_no_more_than_it_may() -> None:
 def test_what_would_settle_a_difference() -> None:
     assert 'two more seeds' in what_would_settle(Estimate(2.0, seeds=1))
     assert what_would_settle(Estimate(2.0, seeds=2, seed_error=0.5)).startswith('about ')
-    assert 'too small' in what_would_settle(Estimate(0.01, seeds=3, seed_error=1.0))
+    assert 'too close' in what_would_settle(Estimate(0.01, seeds=3, seed_error=1.0))
     images = Estimate(2.0, seeds=3, seed_error=0.1, groups=20, image_errors=(2.0, 2.0))
     assert 'times as many test images' in what_would_settle(images)
 
