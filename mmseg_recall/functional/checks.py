@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import atexit
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,12 +100,12 @@ def _elsewhere(name: str, tensor: Tensor, logits: Tensor) -> str:
 
 
 class _Pending(NamedTuple):
-    done: torch.cuda.Event
+    done: Any  # torch.cuda.Event or torch.mps.Event
     id_range: Tensor
     num_classes: int
 
 
-# Checks under way on CUDA: the result of a step is read in a later one, once it has arrived,
+# Checks under way on a GPU: the result of a step is read in a later one, once it has arrived,
 # because reading it at once would make the host wait for the device at every step.
 _pending: list[_Pending] = []
 
@@ -120,31 +122,56 @@ def _message(ids: str, num_classes: int, ignore_index: int | None = None) -> str
     )
 
 
-def _raise_if_earlier_step_failed() -> None:
+def _earlier_failure() -> str | None:
     while _pending and _pending[0].done.query():
         earlier = _pending.pop(0)
         low, high = earlier.id_range.tolist()
-        if low <= high:
-            ids = f'between {low} and {high}, seen in an earlier step'
-            raise ValueError(_message(ids, earlier.num_classes))
+        unknown = [i for i in (low, high) if not 0 <= i < earlier.num_classes]
+        if low <= high and unknown:
+            # What is under way is of the other heads of that batch.
+            _pending.clear()
+            ids = ' to '.join(map(str, dict.fromkeys(unknown)))
+            return _message(f'{ids}, seen in an earlier step', earlier.num_classes)
+    return None
+
+
+@atexit.register
+def _tell_at_the_end() -> None:
+    """No step comes after the last, which would raise for it."""
+    for earlier in _pending:
+        earlier.done.synchronize()
+    message = _earlier_failure()
+    if message is not None:
+        warnings.warn(message, stacklevel=2)
 
 
 def check_in_a_later_step(low: Tensor, high: Tensor, num_classes: int) -> None:
-    """Have a call in a later step raise if there is an unknown id: if low <= high.
+    """Have a call in a later step raise if low or high, the range of the ids, are no classes.
+
+    A batch is told of once, and that of the last step by a warning when the process ends. What is
+    captured as a CUDA graph is not checked.
 
     Args:
-        low: The smallest id that means nothing, on CUDA.
-        high: The largest.
+        low: The smallest id, on a GPU (CUDA or MPS).
+        high: The largest; less than low where there is none.
         num_classes: C.
 
     Raises:
         ValueError: If an earlier step is found to have had one.
     """
-    _raise_if_earlier_step_failed()
+    if low.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    message = _earlier_failure()
+    if message is not None:
+        raise ValueError(message)
     id_range = torch.stack((low, high)).to('cpu', non_blocking=True)
-    done = torch.cuda.Event()
-    # The copy is on the stream of the target's device, which need not be the current one.
-    done.record(torch.cuda.current_stream(low.device))
+    if low.is_cuda:
+        done: Any = torch.cuda.Event()
+        # The copy is on the stream of the target's device, which need not be the current one.
+        done.record(torch.cuda.current_stream(low.device))
+    else:
+        done = torch.mps.Event()
+        done.record()
     _pending.append(_Pending(done, id_range, num_classes))
 
 
@@ -152,8 +179,8 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
     """Return the mask of pixels that take part, and refuse labels that mean nothing.
 
     On CPU a label outside [0, C) that is not ``ignore_index`` raises at once and the message
-    lists the ids. On CUDA the step goes on without such pixels and one of the following calls
-    raises, so that no step waits for the device.  Under ``torch.compile`` it is a runtime assert.
+    lists the ids. On GPUs the step goes on without such pixels and one of the following calls
+    raises, so that no step waits for the device. Under ``torch.compile`` it is a runtime assert.
 
     Args:
         target: Integer class ids, any shape.
@@ -164,7 +191,7 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
         Bool tensor of target's shape.
 
     Raises:
-        ValueError: On CPU, for labels outside [0, C); on CUDA, for those of an earlier step.
+        ValueError: On CPU, for labels outside [0, C); on GPUs, for those of an earlier step.
 
     Example:
         >>> import torch
@@ -172,18 +199,17 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
         tensor([ True,  True, False])
     """
     known = (target >= 0) & (target < num_classes)
-    ignored = torch.zeros_like(known) if ignore_index is None else target == ignore_index
-    unknown = ~(known | ignored)
+    valid = known if ignore_index is None else known & (target != ignore_index)
+    if target.device.type in ('cuda', 'mps') and not torch.compiler.is_compiling():
+        ids = target if ignore_index is None else target.masked_fill(target == ignore_index, 0)
+        if ids.numel():
+            check_in_a_later_step(*ids.aminmax(), num_classes)
+        return valid
+    unknown = ~(known if ignore_index is None else known | (target == ignore_index))
     if torch.compiler.is_compiling():
         torch._assert_async(~unknown.any(), f'target holds ids outside [0, {num_classes})')
-    elif target.is_cuda:
-        ids = target.long()
-        # 2**40 and -1 are an empty range, low > high, when there is no unknown id.
-        low = torch.where(unknown, ids, 2**40).amin() if ids.numel() else ids.new_tensor(0)
-        high = torch.where(unknown, ids, -(2**40)).amax() if ids.numel() else ids.new_tensor(-1)
-        check_in_a_later_step(low, high, num_classes)
     elif unknown.any():
         found = target[unknown].unique()
         names = [*map(str, found[:10].tolist()), *(['...'] if len(found) > 10 else [])]
         raise ValueError(_message(', '.join(names), num_classes, ignore_index))
-    return known & ~ignored
+    return valid

@@ -61,6 +61,6 @@ class LogitAdjustedLoss(ClassCountsLoss):
         logits = logits.to(compute_dtype(logits))
         logits = logits - logits.detach().amax(dim=1, keepdim=True)
         adjustment = self.adjustment.to(logits.dtype).view(-1, *[1] * (logits.dim() - 2))
-        nll, valid = checked_pixel_nll(logits + adjustment, target, ignore_index)
+        nll, valid = checked_pixel_nll(logits.add_(adjustment), target, ignore_index)
         losses = times_pixel_weight(nll, valid, pixel_weight)
         return mean_over_ranks(losses, valid.sum(), self.sync_stats)

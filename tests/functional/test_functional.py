@@ -42,23 +42,38 @@ class Event:
     def query(self) -> bool:
         return self.done
 
+    def synchronize(self) -> None:
+        self.done = True
 
-@pytest.mark.parametrize(('id_range', 'raises'), [((7, 300), True), ((2**40, -(2**40)), False)])
-def test_labels_of_an_earlier_cuda_step(
-    id_range: tuple[int, int], raises: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    event = Event(done=False)
-    pending = [checks._Pending(event, torch.tensor(id_range), 5)]
+
+@pytest.fixture
+def under_way(monkeypatch: pytest.MonkeyPatch) -> list[checks._Pending]:
+    """The smallest and largest id of three checks of 5 classes, the first two of one batch."""
+    ranges = torch.tensor([[-7, 300], [0, 300], [2**40, -(2**40)]])
+    pending = [checks._Pending(Event(done=False), ids, 5) for ids in ranges]
     monkeypatch.setattr(checks, '_pending', pending)
-    checks._raise_if_earlier_step_failed()  # still under way: nothing is known, nobody waits
-    assert len(pending) == 1
-    event.done = True
-    if raises:
-        with pytest.raises(ValueError, match='between 7 and 300, seen in an earlier step'):
-            checks._raise_if_earlier_step_failed()
-    else:
-        checks._raise_if_earlier_step_failed()
-    assert not pending
+    return pending
+
+
+def test_a_bad_batch_on_cuda_is_told_of_once(under_way: list) -> None:
+    assert checks._earlier_failure() is None  # nothing is known, and nobody waits
+    assert len(under_way) == 3
+    for check in under_way:
+        check.done.synchronize()
+    assert '-7 to 300, seen in an earlier step' in checks._earlier_failure()
+    assert checks._earlier_failure() is None and not under_way
+
+
+def test_ids_that_are_classes_are_no_failure(under_way: list) -> None:
+    under_way[:] = [checks._Pending(Event(done=True), torch.tensor([0, 4]), 5), under_way[2]]
+    under_way[1].done.synchronize()
+    assert checks._earlier_failure() is None and not under_way
+
+
+def test_a_bad_last_batch_on_cuda_is_told_of_at_the_end(under_way: list) -> None:
+    with pytest.warns(UserWarning, match='-7 to 300'):
+        checks._tell_at_the_end()
+    assert not under_way
 
 
 def test_no_ignore_index() -> None:

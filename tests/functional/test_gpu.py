@@ -19,6 +19,7 @@ from mmseg_recall import functional
 from mmseg_recall.functional import class_nll, class_nll_sums
 from mmseg_recall.functional.engines import cuda
 from mmseg_recall.functional.engines.cuda import usable
+from mmseg_recall.functional.engines.plain import PLAIN
 from tests.functional import test_fused
 from tests.functional.interpreter import use_gpu_kernels
 
@@ -57,6 +58,31 @@ def test_equals_the_plain_path(num_classes: int, weighted: bool) -> None:
     torch.testing.assert_close(got[0].double(), want[0], rtol=1e-6, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(got[1], want[1], strict=True))
     torch.testing.assert_close(got[2].double(), want[2], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('size', [(2, 27, 41), (60,)])
+def test_pixel_nll_equals_the_plain_path(size: tuple[int, ...]) -> None:
+    logits, target = random_problem(size, 9, dtype=torch.float32)
+    weight = torch.rand(target.shape)
+    outcomes = []
+    for engine, x in ((cuda.CUDA, logits), (PLAIN, logits.double())):
+        x = x.detach().requires_grad_()
+        nll, valid = engine.pixel_nll(x, target, 255)
+        [gradient] = torch.autograd.grad((nll * weight).sum(), x)
+        outcomes.append((nll.detach().double(), valid, gradient.double()))
+    for got, want in zip(*outcomes, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_triton_that_cannot_build_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError('Failed to find C compiler')
+
+    monkeypatch.setattr(cuda, '_kernels', fails)
+    with pytest.warns(UserWarning, match='Failed to find C compiler.*needs a C compiler'):
+        assert not cuda._builds_on.__wrapped__(torch.device('cpu'))
+    monkeypatch.undo()
+    assert cuda._builds_on.__wrapped__(torch.device('cpu')) == cuda.has_triton()
 
 
 @settings(max_examples=100, deadline=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu, cpu_library, cuda
+from . import cpu, cpu_library, cuda, cuda_torch
 from .engine import Engine
 from .plain import PLAIN
 
@@ -22,9 +22,9 @@ def pick_engine(logits: Tensor, impl: str = 'auto') -> Engine:
     Args:
         logits: Whose device, type and size decide.
         impl: 'plain', the reference, works everywhere; 'cpu' and 'cuda' where the logits are
-            there; 'fused' is the one of these two that fits; 'auto' is 'cpu' on CPU and 'plain'
-            elsewhere. Under ``torch.compile`` all are 'plain', which it fuses by itself. What an
-            engine cannot do (float64, no compiled library, no Triton) the plain one does.
+            there; 'fused' is the one of these two that fits, and so is 'auto', but for few pixels
+            on a GPU. Under ``torch.compile`` all are 'plain', which it fuses by itself.
+            What these cannot do (float64, no compiled library, no Triton) torch operations do.
 
     Raises:
         ValueError: An unknown impl, or one of another device.
@@ -38,6 +38,9 @@ def pick_engine(logits: Tensor, impl: str = 'auto') -> Engine:
         return PLAIN
     if device == 'cpu':
         return cpu.CPU if cpu_library.usable(logits) else cpu.CPU_WITHOUT_LIBRARY
-    if device == 'cuda' and impl != 'auto' and cuda.usable(logits):
+    if device != 'cuda':
+        return PLAIN
+    many_pixels = cuda_torch.usable(logits)
+    if (many_pixels or impl != 'auto') and cuda.usable(logits):
         return cuda.CUDA
-    return PLAIN
+    return cuda_torch.CUDA_TORCH if many_pixels else PLAIN

@@ -1,11 +1,14 @@
 """On GPUs: the Triton kernels of cuda_kernels.py, and when they can be used.
 
-Triton comes with torch's builds for CUDA and ROCm. Without it, or with one before 3.3, on GPUs
-before Volta, for float64 and for empty batches the same numbers come from torch operations.
+Triton comes with torch's builds for CUDA and ROCm. Without it, or with one before 3.3 or one that
+cannot build, on GPUs before Volta, for float64, for empty batches and for images of 2**31 logits
+the same numbers come from torch operations (cuda_torch.py).
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from ..checks import check_in_a_later_step, compute_dtype
 from .cpu_library import WITH_MEMORY
+from .cuda_torch import CUDA_TORCH
 from .plain import PLAIN, plain_gradient
 from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 
@@ -31,13 +35,35 @@ MAX_COLUMNS = 128
 
 def usable(logits: Tensor) -> bool:
     """Whether Triton computes the loss of these logits: on a GPU, not in float64."""
-    return logits.is_cuda and supported(logits) and _runs_on(logits.device)
+    device = logits.device
+    return logits.is_cuda and supported(logits) and _runs_on(device) and _builds_on(device)
 
 
 @lru_cache
 def _runs_on(device: torch.device) -> bool:
     # Triton compiles for Volta and later; on ROCm the number is another, and larger.
     return torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+@lru_cache
+def _builds_on(device: torch.device) -> bool:
+    """Whether a first, small loss can be compiled and run, which is tried once a process."""
+    logits = torch.zeros(1, 2, 8, device=device, requires_grad=True)
+    target = torch.zeros(1, 8, dtype=torch.int64, device=device)
+    try:
+        with torch.enable_grad():
+            CUDA.class_sums(logits, target, None, None)[0].sum().backward()
+    except ValueError:  # the labels of an earlier step
+        raise
+    except Exception as error:
+        warnings.warn(
+            f'Triton cannot build its kernels for {device} ({type(error).__name__}: {error}), and '
+            'the losses take torch operations, which are slower. Triton needs a C compiler, the '
+            'headers of Python, and a folder to write to (TRITON_CACHE_DIR)',
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def supported(logits: Tensor) -> bool:
@@ -90,29 +116,74 @@ class _ClassSums(torch.autograd.Function):
         if torch.is_grad_enabled():
             rest = target, ctx.ignore_index, pixel_weight
             return plain_gradient(PLAIN.class_sums, (grad_sums,), logits, *rest), None, None, None
-        rows = as_rows(logits)
-        grad = torch.empty_like(rows)
-        num_images, num_classes, num_pixels = rows.shape
-        pixels = pixels_of_tile(rows.stride(1))
-        with _on(logits):
-            _kernels().differentiate[(_ceil_div(num_pixels, pixels) * num_images,)](
-                rows,
-                labels,
-                weight,
-                grad_sums.contiguous(),
-                *stats,
-                grad,
-                num_pixels,
-                num_classes,
-                ctx.ignore_index or 0,
-                *rows.stride(),
-                *grad.stride(),
-                IGNORES=ctx.ignore_index is not None,
-                WEIGHTED=weight is not None,
-                CLASSES=classes_of_tile(num_classes),
-                PIXELS=pixels,
-            )
-        return from_rows(grad, logits), None, None, None
+        grad = _differentiate(logits, labels, weight, grad_sums, stats, ctx.ignore_index)
+        return grad, None, None, None
+
+
+class _PixelNll(torch.autograd.Function):
+    """A weight per pixel is what a gradient per pixel is, with a weight of 1 for each class."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
+    ) -> tuple[Tensor, Tensor]:
+        rows, labels = as_rows(logits), pixel_rows(target).contiguous()
+        strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
+        *_, tops, scales = _score(rows, labels, ignore_index, None, strides, (_Axis(), _Axis()))
+        valid = (target >= 0) & (target < logits.shape[1])
+        if ignore_index is not None:
+            valid &= target != ignore_index
+        own = logits.gather(1, torch.where(valid, target, 0).unsqueeze(1)).squeeze(1)
+        nll = (tops.view(target.shape) - own).sub_(scales.log().view(target.shape))
+        ctx.save_for_backward(logits, target, labels, tops, scales)
+        ctx.ignore_index = ignore_index
+        ctx.mark_non_differentiable(valid)
+        return torch.where(valid, nll, 0.0), valid
+
+    @staticmethod
+    def backward(ctx: Any, grad_nll: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        logits, target, labels, *stats = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            rest = target, ctx.ignore_index
+            return plain_gradient(PLAIN.pixel_nll, (grad_nll,), logits, *rest), None, None
+        ones = stats[0].new_ones(logits.shape[1])
+        weight = pixel_rows(grad_nll).contiguous()
+        grad = _differentiate(logits, labels, weight, ones, stats, ctx.ignore_index)
+        return grad, None, None
+
+
+def _differentiate(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    class_factor: Tensor,
+    stats: Sequence[Tensor],
+    ignore_index: int | None,
+) -> Tensor:
+    """What differentiate writes, of the shape of the logits; ``stats`` are tops and scales."""
+    rows = as_rows(logits)
+    grad = torch.empty_like(rows)
+    num_images, num_classes, num_pixels = rows.shape
+    pixels = pixels_of_tile(rows.stride(1))
+    with _on(logits):
+        _kernels().differentiate[(_ceil_div(num_pixels, pixels) * num_images,)](
+            rows,
+            labels,
+            weight,
+            class_factor.contiguous(),
+            *stats,
+            grad,
+            num_pixels,
+            num_classes,
+            ignore_index or 0,
+            *rows.stride(),
+            *grad.stride(),
+            IGNORES=ignore_index is not None,
+            WEIGHTED=weight is not None,
+            CLASSES=classes_of_tile(num_classes),
+            PIXELS=pixels,
+        )
+    return from_rows(grad, logits)
 
 
 class _ResizedClassSums(torch.autograd.Function):
@@ -269,4 +340,8 @@ def _kernels() -> Any:
     return cuda_kernels
 
 
-CUDA = PLAIN._replace(class_sums=_ClassSums.apply, resized_class_sums=_ResizedClassSums.apply)
+CUDA = CUDA_TORCH._replace(
+    class_sums=_ClassSums.apply,
+    resized_class_sums=_ResizedClassSums.apply,
+    pixel_nll=_PixelNll.apply,
+)
