@@ -1,7 +1,8 @@
 """Settings that have to be made before anything is imported.
 
-Without a GPU Triton interprets its kernels. What `make test-classification` runs is left out where
-mmpretrain is not installed, and the kernels are not read where Triton is not.
+Without a GPU Triton interprets its kernels. What `make test-classification` and `make test-hosts`
+run is left out where their packages are not installed, and the kernels are not read where Triton
+is not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if not torch.cuda.is_available():
 collect_ignore_glob = (
     [] if find_spec('mmpretrain') else ['mmseg_recall/classification/*', 'tests/classification/*']
 )
+collect_ignore_glob += [] if find_spec('lightning') else ['tests/examples/*']
 collect_ignore = (
     []
     if find_spec('triton')

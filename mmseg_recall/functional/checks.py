@@ -45,7 +45,7 @@ def as_class_logits(
                  [2., 3.]]])
     """
     given = isinstance(logits, Tensor) and isinstance(target, Tensor) and logits.dim() > 1
-    if not given or target.is_floating_point():
+    if not given:
         check_shapes(logits, target)  # says what is wrong
     if target.shape == logits.shape and (logits.shape[1] == 1 or logits.dim() == 3):
         logits = logits.unsqueeze(1)
@@ -62,15 +62,24 @@ def as_class_logits(
 
 
 def check_shapes(logits: Tensor, target: Tensor) -> None:
-    """Raise ValueError unless logits are (N, C, ...), target integer (N, ...), on one device."""
+    """Raise ValueError unless logits are (N, C, ...), target integer (N, ...), on one device.
+
+    What other losses take is named with its cure: soft or one-hot labels, labels with a channel.
+    """
     for name, given in (('logits', logits), ('target', target)):
         if not isinstance(given, Tensor):
             raise ValueError(f'{name} must be a tensor, got {type(given).__name__}')
-    if target.is_floating_point() and target.shape == logits.shape:
+    if target.shape == logits.shape and logits.dim() > 1:
         raise ValueError(
-            f'target {tuple(target.shape)} holds a score for each class (soft labels, as Mixup, '
-            'CutMix and label smoothing make them), and this loss counts class ids: remove '
-            'batch_augments (train_cfg) from the model, or take a loss for soft labels'
+            f'target {tuple(target.shape)} holds a score for each class, and this loss counts '
+            'class ids. Of one-hot labels give target.argmax(1). Soft labels, as Mixup, CutMix and '
+            'label smoothing make them, need a loss of their own, or none of these: in mmpretrain '
+            'remove batch_augments (train_cfg) from the model'
+        )
+    if target.shape == (len(logits), 1, *logits.shape[2:]):
+        raise ValueError(
+            f'target {tuple(target.shape)} has a channel, and the class ids of logits '
+            f'{tuple(logits.shape)} have none: give target.squeeze(1)'
         )
     if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(
@@ -78,7 +87,10 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
             f'got logits {tuple(logits.shape)} and target {tuple(target.shape)}'
         )
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f'target must hold integer class ids, got {target.dtype}')
+        raise ValueError(
+            f'target must hold integer class ids, got {target.dtype}: give target.long() if all of '
+            'it are whole numbers; soft labels, between 0 and 1, have no class'
+        )
     if target.device != logits.device:
         raise ValueError(_elsewhere('target', target, logits))
 
@@ -113,7 +125,8 @@ _pending: list[_Pending] = []
 def _message(ids: str, num_classes: int, ignore_index: int | None = None) -> str:
     ignored = '' if ignore_index is None else f' and not ignore_index={ignore_index}'
     binary = (
-        'Two classes, or one channel, have the labels 0 and 1: masks of 0 and 255 need mapping. '
+        'Two classes, or one channel, have the labels 0 and 1: of a mask of 0 and 255 give '
+        '(mask > 0).long(). '
     )
     return (
         f'target holds label ids outside [0, {num_classes}){ignored}: {ids}. '

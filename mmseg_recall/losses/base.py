@@ -79,6 +79,7 @@ class SegmentationLoss(nn.Module):
         self.use_sigmoid = use_sigmoid
         self.loss_name = loss_name or self.default_name
         self.ignore_index = ignore_index
+        self._foreground_seen = False
 
     def forward(
         self,
@@ -126,7 +127,23 @@ class SegmentationLoss(nn.Module):
                 f'{logits.shape[1]} classes of the logits and would be left out: give '
                 'ignore_index=None, or an id that is no class'
             )
+        if ignore == 255 and logits.shape[1] == 2 and not self._foreground_seen:
+            self._look_for_foreground(target)
         return self.loss_weight * self.compute(logits, target, weight, ignore)
+
+    def _look_for_foreground(self, target: Tensor) -> None:
+        # Of a mask of 0 and 255 all of the foreground is ignored. On CUDA looking would wait for
+        # the device; the weight of class 1 is logged as NaN there, as here.
+        if torch.compiler.is_compiling() or target.is_cuda:
+            return
+        self._foreground_seen = bool((target == 1).any())
+        if not self._foreground_seen and (target == 255).any():
+            self._foreground_seen = True  # to say it once
+            warnings.warn(
+                f'the first batch of {type(self).__name__} has no label 1, and its labels 255 are '
+                'ignored: if 255 is the foreground of a mask, give (mask > 0).long()',
+                stacklevel=3,
+            )
 
     def compute(
         self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -84,7 +85,7 @@ def test_a_target_elsewhere_is_refused(name: str) -> None:
 
 @every_loss
 def test_labels_of_one_channel_are_0_and_1(name: str) -> None:
-    with pytest.raises(ValueError, match=r'outside \[0, 2\).*: 2\. .*masks of 0 and 255'):
+    with pytest.raises(ValueError, match=r'outside \[0, 2\).*: 2\. .*mask of 0 and 255'):
         build(name, 2)(torch.zeros(1, 1, 4), torch.tensor([[0, 2, 1, 0]]))
 
 
@@ -97,12 +98,35 @@ def test_labels_of_one_channel_are_0_and_1(name: str) -> None:
         ((torch.rand(2, 3, 4).tolist(), torch.zeros(2, 4).long()), 'logits must be a tensor'),
         ((torch.rand(2, 3, 4), None), 'target must be a tensor, got NoneType'),
         ((torch.rand(2, 1, 4), torch.rand(2, 1, 4)), 'soft labels'),
-        ((torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).long()), 'same N'),
+        ((torch.rand(2, 1, 4), torch.rand(2, 4)), r'got torch.float32: give target\.long\(\)'),
+        ((torch.rand(2, 4, 4), torch.rand(2, 4, 4)), r'got torch.float32: give target\.long\(\)'),
+        ((torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)), 'Soft labels, .* remove batch_augments'),
+        ((torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).long()), r'target\.argmax\(1\)'),
+        ((torch.rand(2, 3), torch.zeros(2, 3)), r'target\.argmax\(1\)'),
+        ((torch.rand(2, 3, 4, 4), torch.zeros(2, 1, 4, 4).long()), r'target\.squeeze\(1\)'),
+        ((torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4).long()), 'same N'),
     ],
 )
 def test_what_is_no_batch_is_refused(name: str, given: tuple, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build(name, 3)(*given)
+
+
+@every_loss
+@pytest.mark.parametrize('num_channels', [1, 2])
+def test_a_mask_of_0_and_255_is_noticed(name: str, num_channels: int) -> None:
+    logits = torch.randn(2, num_channels, 4, 4)
+    mask = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    mask[:, :2] = 255
+    loss = build(name, 2)
+    with pytest.warns(UserWarning, match=r'no label 1.* give \(mask > 0\)\.long\(\)'):
+        loss(logits, mask)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        loss(logits, mask)  # said once
+        build(name, 2)(logits, (mask > 0).long())
+    with pytest.raises(ValueError, match=r'255.* give \(mask > 0\)\.long\(\)'):
+        build(name, 2, ignore_index=None)(logits, mask)
 
 
 ONE_CHANNEL = {
