@@ -23,6 +23,7 @@ import multiprocessing
 import platform
 import re
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ class Row:
         default_factory=lambda: {'forward': [], 'forward+backward': []}
     )
     peak: int = 0
+    python_calls: int = 0
 
     def run(self) -> tuple[float, float]:
         """Seconds of the forward alone, and of both."""
@@ -93,6 +95,21 @@ class Row:
         before = reset_peak()
         self.forward().backward()
         self.peak = peak() - before
+
+    def count_python_calls(self) -> None:
+        """The functions written in Python that a step enters: its cost where little is computed."""
+        entered = 0
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            nonlocal entered
+            entered += event == 'call'
+
+        sys.setprofile(count)
+        try:
+            self.forward().backward()
+        finally:
+            sys.setprofile(None)
+        self.python_calls = entered
 
 
 def now() -> float:
@@ -127,6 +144,7 @@ def measure(rows: list[Row], rounds: int, label: str) -> None:
         if 'compile' in row.name:
             row.run()  # compiling takes memory of its own
         row.measure_peak()
+        row.count_python_calls()
     spent = dict.fromkeys((row.name for row in rows), 0.0)
     for _ in track(range(rounds), description=label):
         for row in rows:
@@ -285,8 +303,8 @@ def growth_rows(shape: tuple[int, ...]) -> list[Row]:
     logits, target = batch(shape)
     loss = MODELS.build(dict(type='RecallLoss', impl='fused')).to(DEVICE)
     return [
-        Row(CE, lambda: F.cross_entropy(logits, target, ignore_index=IGNORE), [logits]),
-        Row(RECALL, lambda: loss(logits, target, ignore_index=IGNORE), [logits]),
+        Row(CE, partial(F.cross_entropy, logits, target, ignore_index=IGNORE), [logits]),
+        Row(RECALL, partial(loss, logits, target, ignore_index=IGNORE), [logits]),
     ]
 
 
@@ -297,8 +315,8 @@ def groups() -> Iterator[tuple[str, str, str, Callable[[], list[Row]]]]:
     for name, shape in SHAPES.items():
         yield 'tail', name, STOCK_TAIL, lambda shape=shape: tail_rows(shape)
     yield 'step', 'DeepLabV3-R18 2x3x384x768', STOCK_STEP, step_rows
-    for side in (64, 128, 256, 512, 1024):
-        shape = (1, 19, side, side)
+    growing = [(1, 19, side, side) for side in (64, 128, 256, 512, 1024)]
+    for shape in ((2, 5, 32, 32), *growing):
         yield 'growth', 'x'.join(map(str, shape)), CE, lambda shape=shape: growth_rows(shape)
     for num_classes in (2, 8, 32, 128, 512, 1024):
         shape = (1, num_classes, 256, 256)
@@ -348,6 +366,7 @@ def records(group: str, shape: str, baseline: str, rows: list[Row]) -> Iterator[
         record['peak MiB'] = f'{row.peak / 2**20:.1f}'
         record['peak ratio'] = f'{row.peak / base.peak:.3f}' if base.peak else ''
         record['rounds'] = len(done)
+        record['python calls'] = row.python_calls
         yield record
 
 
@@ -355,15 +374,17 @@ def markdown(results: list[dict[str, Any]]) -> str:
     lines = []
     for group, shape in dict.fromkeys((r['group'], r['shape']) for r in results):
         lines += ['', f'### {group}: {shape}', '']
-        lines += ['| | forward | forward+backward | quartiles | ms | peak memory | MiB |']
-        lines += ['|---|---:|---:|---:|---:|---:|---:|']
+        lines += [
+            '| | forward | forward+backward | quartiles | ms | peak memory | MiB | Python calls |'
+        ]
+        lines += ['|---|---:|---:|---:|---:|---:|---:|---:|']
         for r in results:
             if (r['group'], r['shape']) == (group, shape):
                 both = 'forward+backward'
                 lines.append(
                     f'| {r["row"]} | {r["forward ratio"]} | {r[f"{both} ratio"]} '
                     f'| {r[f"{both} ratio q1"]} to {r[f"{both} ratio q3"]} | {r[f"{both} ms"]} '
-                    f'| {r["peak ratio"]} | {r["peak MiB"]} |'
+                    f'| {r["peak ratio"]} | {r["peak MiB"]} | {r["python calls"]} |'
                 )
     return '\n'.join(lines)
 
@@ -418,7 +439,8 @@ def write_csv(path: Path, results: list[dict[str, Any]], key: dict[str, str]) ->
             old = [r for r in csv.DictReader(file) if tuple(r[n] for n in names) not in fresh]
         rows = old + rows
     with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator='\n')
+        # Rows of before may lack a column.
+        writer = csv.DictWriter(file, rows[-1].keys(), restval='', lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
 
