@@ -374,10 +374,16 @@ def markdown(results: list[dict[str, Any]]) -> str:
     lines = []
     for group, shape in dict.fromkeys((r['group'], r['shape']) for r in results):
         lines += ['', f'### {group}: {shape}', '']
-        lines += [
-            '| | forward | forward+backward | quartiles | ms | peak memory | MiB | Python calls |'
+        names = [
+            'forward',
+            'forward+backward',
+            'quartiles',
+            'ms',
+            'peak memory',
+            'MiB',
+            'Python calls',
         ]
-        lines += ['|---|---:|---:|---:|---:|---:|---:|---:|']
+        lines += [f'| | {" | ".join(names)} |', '|---|' + '---:|' * len(names)]
         for r in results:
             if (r['group'], r['shape']) == (group, shape):
                 both = 'forward+backward'

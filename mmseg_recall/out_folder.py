@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from .datasets.files import write_atomically
+from .files import write_atomically
 
 MANIFEST = 'MANIFEST'
 FORMAT = 'mmseg_recall manifest 1'

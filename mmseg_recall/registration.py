@@ -11,7 +11,8 @@ for _name, _loss_class in available_losses().items():
     MODELS.register_module(name=_name, module=_loss_class)
 
 from . import datasets, evaluation, hooks, models  # noqa: E402, F401  (importing registers)
+from .models.rewrite import complete  # noqa: E402
 
-rewrite_configs()
+rewrite_configs(complete, models.rewrite)
 # Configs of older versions name it: every runner swaps the losses now.
 RUNNERS.register_module(name='LossRunner', module=Runner)

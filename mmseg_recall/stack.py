@@ -235,23 +235,26 @@ def _refuse_pickles() -> None:
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
-def rewrite_configs() -> None:
-    """Have mmengine do what a config asks of this package, whoever reads it or trains with it."""
+def rewrite_configs(complete: Callable[..., None], rewrite: Callable[..., Any]) -> None:
+    """Have mmengine do what a config asks of this package, whoever reads it or trains with it.
+
+    Args:
+        complete: Called with each config that has been read or changed.
+        rewrite: Called with what a runner is built from, and a report; gives what to take instead.
+    """
     from mmengine.config import Config
     from mmengine.runner import FlexibleRunner, Runner
 
     for runner_class in (Runner, FlexibleRunner):
-        runner_class.from_cfg = classmethod(_rewriting(runner_class.from_cfg.__func__))
+        runner_class.from_cfg = classmethod(_rewriting(runner_class.from_cfg.__func__, rewrite))
     for method in ('__init__', 'merge_from_dict'):
-        setattr(Config, method, _completing(getattr(Config, method)))
+        setattr(Config, method, _completing(getattr(Config, method), complete))
 
 
-def _rewriting(build: Callable[..., Any]) -> Callable[..., Any]:
+def _rewriting(build: Callable[..., Any], rewrite: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(build)
     def from_cfg(cls: type, cfg: Any) -> Any:
         from mmengine.config import Config
-
-        from .models import rewrite
 
         report: list[tuple[int, str]] = []
         missing = None
@@ -276,11 +279,9 @@ def _raising(error: Exception) -> Callable[[], None]:
     return train
 
 
-def _completing(change: Callable[..., None]) -> Callable[..., None]:
+def _completing(change: Callable[..., None], complete: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(change)
     def changed(cfg: Any, *args: Any, **kwargs: Any) -> None:
-        from .models.rewrite import complete
-
         change(cfg, *args, **kwargs)
         complete(cfg)
 

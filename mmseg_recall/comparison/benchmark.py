@@ -33,7 +33,7 @@ from rich.progress import (
 
 from ..checkpoints import best_checkpoint, checkpoint_step, checkpoint_unit, last_checkpoint
 from ..config import is_classification, predicting_head
-from ..datasets.files import write_atomically
+from ..files import write_atomically
 from ..literal_config import parse_config
 from ..out_folder import claim, write_manifest
 from . import work_dir as W

@@ -17,9 +17,9 @@ from mmseg.registry import DATASETS
 
 from ..checkpoints import checkpoint_step
 from ..config import datasets, is_classification
-from ..datasets.files import write_atomically
 from ..evaluation import Areas, load_areas
 from ..evaluation import areas as A
+from ..files import write_atomically
 from ..literal_config import parse_config
 from ..losses.class_counts import check_class_names, load_class_counts, load_class_names
 from . import work_dir as W

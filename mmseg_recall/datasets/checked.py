@@ -7,8 +7,8 @@ import stat
 
 from mmseg.datasets import BaseSegDataset
 
+from ..files import unreadable
 from .convert import converters
-from .files import unreadable
 
 
 class CheckedSegDataset(BaseSegDataset):

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from ..config import Component, datasets, type_name
-from .files import write_atomically
+from ..files import write_atomically
 from .labels import count_classes, items, leaf_datasets
 
 EVALUATION_WORDS = {'val', 'valid', 'validation', 'test', 'testing'}

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..files import image_header, link_or_copy, read_whole, write_atomically
 from ..out_folder import MANIFEST, Manifest, is_complete, whole_folder, write_manifest
-from .files import image_header, link_or_copy, read_whole, write_atomically
 from .parallel import parallel_map
 
 

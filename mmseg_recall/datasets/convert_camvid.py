@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..files import image_header, read_whole
 from .camvid import CamVidDataset
 from .convert import Pair
-from .files import image_header, read_whole
 
 LAYOUTS = {
     'images/train': ('images/{split}', 'annotations/{split}'),

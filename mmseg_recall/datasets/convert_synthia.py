@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..files import image_header, read_whole
 from .convert import Pair, split_names
-from .files import image_header, read_whole
 from .synthia import SYNTHIA_IDS
 
 SIDES = ('Stereo_Left', 'Stereo_Right')

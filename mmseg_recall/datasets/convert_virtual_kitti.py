@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..files import image_header, read_whole
 from .convert import Pair, split_names
-from .files import image_header, read_whole
 from .virtual_kitti import UNDEFINED_COLOUR, VIRTUAL_KITTI_COLOURS
 
 LAYOUTS = {

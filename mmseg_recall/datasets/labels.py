@@ -14,7 +14,7 @@ from mmcv.transforms import Compose, KeyMapper, LoadImageFromFile, RandomApply, 
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from .files import image_header, unreadable
+from ..files import image_header, unreadable
 from .parallel import parallel_map
 
 IGNORED = 255

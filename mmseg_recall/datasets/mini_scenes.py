@@ -17,10 +17,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..files import write_atomically
 from ..out_folder import is_complete, whole_folder
 from .convert import encode_png
 from .convert_synthia import CAMERAS, SIDES
-from .files import write_atomically
 from .parallel import parallel_map
 from .synthia import SYNTHIA_IDS
 

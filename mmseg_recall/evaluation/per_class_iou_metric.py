@@ -13,7 +13,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
-from ..datasets.files import write_atomically
+from ..files import write_atomically
 from ..functional import log_prior
 from ..losses.class_counts import (
     ClassCountsSource,

@@ -69,23 +69,8 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
     for name, given in (('logits', logits), ('target', target)):
         if not isinstance(given, Tensor):
             raise ValueError(f'{name} must be a tensor, got {type(given).__name__}')
-    if target.shape == logits.shape and logits.dim() > 1:
-        raise ValueError(
-            f'target {tuple(target.shape)} holds a score for each class, and this loss counts '
-            'class ids. Of one-hot labels give target.argmax(1). Soft labels, as Mixup, CutMix and '
-            'label smoothing make them, need a loss of their own, or none of these: in mmpretrain '
-            'remove batch_augments (train_cfg) from the model'
-        )
-    if target.shape == (len(logits), 1, *logits.shape[2:]):
-        raise ValueError(
-            f'target {tuple(target.shape)} has a channel, and the class ids of logits '
-            f'{tuple(logits.shape)} have none: give target.squeeze(1)'
-        )
     if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
-        raise ValueError(
-            f'logits must be (N, C, ...) and target (N, ...) with the same N and ...; '
-            f'got logits {tuple(logits.shape)} and target {tuple(target.shape)}'
-        )
+        raise ValueError(_misshapen(logits, target))
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(
             f'target must hold integer class ids, got {target.dtype}: give target.long() if all of '
@@ -93,6 +78,20 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
         )
     if target.device != logits.device:
         raise ValueError(_elsewhere('target', target, logits))
+
+
+def _misshapen(logits: Tensor, target: Tensor) -> str:
+    shapes = f'logits {tuple(logits.shape)} and target {tuple(target.shape)}'
+    if logits.dim() > 1 and target.shape == logits.shape:
+        return (
+            f'{shapes}: the target holds a score for each class, and this loss counts class ids. '
+            'Of one-hot labels give target.argmax(1). Soft labels, as Mixup, CutMix and label '
+            'smoothing make them, need a loss of their own, or none of these: in mmpretrain remove '
+            'batch_augments (train_cfg) from the model'
+        )
+    if logits.dim() > 1 and target.shape == logits[:, :1].shape:
+        return f'{shapes}: the target has a channel, class ids have none: give target.squeeze(1)'
+    return f'logits must be (N, C, ...) and target (N, ...) with the same N and ...; got {shapes}'
 
 
 def check_pixel_weight(weight: Tensor, logits: Tensor, target: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
-from ..datasets.files import write_atomically
 from ..datasets.labels import NotJudged, count_classes, fingerprint
+from ..files import write_atomically
 from ..losses import ClassCountsLoss
 from ..losses.class_counts import load_class_counts
 

@@ -10,8 +10,8 @@ from mmseg.registry import DATASETS, HOOKS
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import nn
 
-from mmseg_recall.datasets.files import image_header
 from mmseg_recall.datasets.labels import count_classes, items, read_label
+from mmseg_recall.files import image_header
 from mmseg_recall.hooks import check_dataset as module
 from mmseg_recall.losses import InverseFrequencyLoss
 

@@ -18,7 +18,7 @@ import pytest
 
 import mmseg_recall
 from mmseg_recall.datasets import convert
-from mmseg_recall.datasets.files import write_atomically
+from mmseg_recall.files import write_atomically
 from mmseg_recall.out_folder import Manifest, write_manifest
 
 from . import stubs

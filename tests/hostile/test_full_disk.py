@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_recall.datasets import files
+from mmseg_recall import files
 from mmseg_recall.out_folder import whole_folder
 
 
@@ -75,7 +75,7 @@ def test_a_folder_that_is_not_complete_has_another_name(tmp_path: Path, monkeypa
 def test_two_processes_write_the_same_file(tmp_path: Path) -> None:
     path, processes = tmp_path / 'counts.json', []
     code = (
-        'import sys; from pathlib import Path; from mmseg_recall.datasets.files import '
+        'import sys; from pathlib import Path; from mmseg_recall.files import '
         'write_atomically\nfor _ in range(300): write_atomically(Path(sys.argv[1]), '
         'sys.argv[2].encode() * 50_000)'
     )

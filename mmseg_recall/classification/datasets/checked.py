@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mmpretrain.datasets import BaseDataset
 
-from ...datasets.files import unreadable
+from ...files import unreadable
 
 
 class Annotation(NamedTuple):

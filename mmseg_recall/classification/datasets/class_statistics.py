@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 
-from ...datasets.files import write_atomically
+from ...files import write_atomically
 from ..deferred_reweighting import count_labels
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mmpretrain.registry import DATASETS
 
-from ...datasets.files import read_whole
+from ...files import read_whole
 from .checked import Annotation, CheckedDataset
 
 
