@@ -21,8 +21,8 @@ POST_HOC := tau_norm lws
 # What a change of makes an environment stale.
 BUILD := pyproject.toml setup.py mmseg_recall/functional/engines/cpu_kernels.c
 
-.PHONY: demo test test-slow test-openmmlab test-classification coverage lint types docs notebooks \
-	rivals report results clean
+.PHONY: demo test test-slow test-torch test-hosts test-classification test-openmmlab coverage lint \
+	types docs notebooks rivals report results clean
 
 demo: .venv/ready
 	.venv/bin/python tools/demo.py
@@ -40,6 +40,16 @@ test-openmmlab: .venv-openmmlab/ready
 test-classification: .venv-torchvision/ready
 	.venv-torchvision/bin/python -m pytest tests/classification mmseg_recall/classification
 
+# What needs torch only, without anything else: `make test` has run these tests beside a stack.
+test-torch: .venv-torch/ready
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -m 'not slow' tests/test_torch_only.py \
+		tests/losses tests/functional tests/distributed/test_losses.py \
+		mmseg_recall/functional mmseg_recall/losses
+
+# RecallLoss in Lightning, segmentation_models.pytorch, MONAI and transformers.
+test-hosts: .venv-hosts/ready
+	.venv-hosts/bin/python -m pytest tests/examples
+
 # Lines and branches that the whole suite runs, on the default stack.
 coverage: .venv/ready .venv-torchvision/ready
 	.venv/bin/python -m pytest --cov --cov-report=
@@ -47,7 +57,7 @@ coverage: .venv/ready .venv-torchvision/ready
 		--cov --cov-append --cov-report=
 	.venv/bin/coverage report --show-missing --skip-covered --fail-under=95
 
-lint: .venv/ready
+lint: types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
@@ -155,6 +165,21 @@ endef
 	.venv-torchvision/bin/python -c 'import mmpretrain, timm'
 	@touch $@
 
+.venv-torch/ready: $(BUILD)
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) hypothesis numpy pytest
+	.venv-torch/bin/python -m pip install $(PIP_FLAGS) --editable .
+	@touch $@
+
+.venv-hosts/ready: $(BUILD)
+	$(PYTHON) -m venv .venv-hosts
+	@echo 'Installing torch $(TORCH), lightning, MONAI, transformers into .venv-hosts'
+	.venv-hosts/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) torchvision==0.28.0 \
+		lightning monai segmentation-models-pytorch transformers hypothesis numpy pytest
+	$(call declare_operators,.venv-hosts)
+	.venv-hosts/bin/python -m pip install $(PIP_FLAGS) --editable .
+	@touch $@
+
 .venv-rivals/ready: $(BUILD)
 	$(PYTHON) -m venv .venv-rivals
 	.venv-rivals/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) torchvision
@@ -164,4 +189,4 @@ endef
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-openmmlab .venv-torchvision .venv-rivals build dist site *.egg-info
+	rm -rf .venv $(addprefix .venv-,hosts openmmlab rivals torch torchvision) build dist site *.egg-info

@@ -35,11 +35,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_is_exported_registered_and_swapped_in(checkout: Path, tmp_path: Path) -> None:
-    (tmp_path / 'config.py').write_text(
-        f"_base_ = ['{checkout}/configs/ce/deeplabv3_r18_camvid.py', "
-        f"'{checkout}/configs/_base_/losses/squared_recall.py']\n"
-    )
-    program = """
+    program = f"""
 from mmengine.config import Config
 from mmseg.registry import MODELS
 import mmseg_recall
@@ -47,10 +43,13 @@ from mmseg_recall.models import swap_loss
 
 assert mmseg_recall.SquaredRecallLoss is MODELS.get('SquaredRecallLoss')
 assert 'SquaredRecallLoss' in mmseg_recall.__all__
-print(swap_loss(Config.fromfile('config.py')).model.decode_head.loss_decode.type)
+cfg = Config.fromfile('{checkout}/configs/_base_/losses/squared_recall.py')
+ce = dict(type='CrossEntropyLoss', use_sigmoid=False)
+cfg.model = dict(decode_head=dict(type='FCNHead', num_classes=5, loss_decode=ce))
+print(swap_loss(cfg).model.decode_head.loss_decode.type)
 """
-    last = run(sys.executable, '-c', program, cwd=tmp_path, PYTHONPATH=str(checkout))
-    assert last.splitlines()[-1] == 'SquaredRecallLoss'
+    output = run(sys.executable, '-c', program, cwd=tmp_path, PYTHONPATH=str(checkout))
+    assert output.splitlines()[-1] == 'SquaredRecallLoss'
 
 
 @pytest.mark.slow

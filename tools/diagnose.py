@@ -8,8 +8,8 @@ from mmengine.config import Config, DictAction
 from rich.console import Console
 
 import mmseg_recall  # noqa: F401  (registers the datasets)
-from mmseg_recall.datasets.files import write_atomically
 from mmseg_recall.diagnosis import as_json, as_markdown, as_tables, diagnose
+from mmseg_recall.files import write_atomically
 
 
 def main() -> None:

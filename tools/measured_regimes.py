@@ -12,9 +12,9 @@ from mmengine.config import Config
 
 from mmseg_recall.comparison.describe import loss_label
 from mmseg_recall.comparison.record import read_record
-from mmseg_recall.datasets.files import write_atomically
 from mmseg_recall.diagnosis.advice import REGIMES
 from mmseg_recall.diagnosis.measure import gini
+from mmseg_recall.files import write_atomically
 
 BASES = Path(__file__).parents[1] / 'configs/_base_/losses'
 METRICS = ('mIoU', 'mAcc', 'aAcc')

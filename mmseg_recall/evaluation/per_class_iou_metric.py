@@ -81,12 +81,12 @@ class PerClassIoUMetric(IoUMetric):
             raise ValueError(f'worst must be percentages in (0, 100], got {list(worst)}')
         self.worst = worst
         self.areas_file = areas_file
-        self.taus = [] if class_counts is None else list(taus)
+        self.taus: list[float] = []
         self.class_names = None if class_counts is None else load_class_names(class_counts)
-        self.adjustments = [
-            log_prior(load_class_counts(class_counts), tau).float().view(-1, 1, 1)
-            for tau in self.taus
-        ]
+        if class_counts is not None:
+            counts = load_class_counts(class_counts)
+            self.taus = list(taus)
+            self.adjustments = [log_prior(counts, tau).float().view(-1, 1, 1) for tau in taus]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the areas of each image and, after them, those under each tau."""
