@@ -16,6 +16,8 @@ STACK_MODULES = {'mmcv', 'mmengine', 'mmpretrain', 'mmseg'}
 DISTRIBUTIONS = {
     name for stacks in (STACKS, MMPRETRAIN) for dists in stacks.values() for name in dists
 }
+NEED_A_STACK = ['models', 'datasets', 'evaluation', 'hooks', 'diagnosis', 'comparison', 'report']
+NEED_A_STACK += ['classification']
 HIDE = f"""
 import importlib.metadata, sys
 
@@ -57,9 +59,7 @@ print(f'{{loss.item():.4f}}')
     assert (done.returncode, done.stdout, done.stderr) == (0, '0.1733\n', '')
 
 
-@pytest.mark.parametrize(
-    'room', ['models', 'hooks', 'evaluation', 'datasets', 'comparison', 'report', 'classification']
-)
+@pytest.mark.parametrize('room', NEED_A_STACK)
 def test_what_needs_a_stack_prints_both_install_lines(room: str) -> None:
     done = python(f"""
 try:
