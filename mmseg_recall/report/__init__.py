@@ -1,5 +1,9 @@
 """The comparison as a page: which loss wins, where, why, and at what cost."""
 
-from .render import render_report
+from ..stack import check_stack
+
+check_stack()
+
+from .render import render_report  # noqa: E402
 
 __all__ = ['render_report']
