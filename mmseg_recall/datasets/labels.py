@@ -33,14 +33,14 @@ class Item(NamedTuple):
     """One item of a dataset, with the transforms that load it and that may change its ids."""
 
     dataset: Any
-    index: int
+    position: int
     transforms: tuple[Any, ...]
 
     @property
     def info(self) -> dict[str, Any]:
         """What the dataset knows of the item; none where it keeps that to itself."""
         known = getattr(self.dataset, 'get_data_info', None)
-        return known(self.index) if known else {}
+        return known(self.position) if known else {}
 
     @property
     def paths(self) -> dict[str, str]:
@@ -50,7 +50,7 @@ class Item(NamedTuple):
     @property
     def name(self) -> str:
         """What a message calls its label."""
-        unnamed = f'item {self.index} of {type(self.dataset).__name__}'
+        unnamed = f'item {self.position} of {type(self.dataset).__name__}'
         return self.paths.get('seg_map_path') or self.paths.get('img_path') or unnamed
 
 
@@ -158,7 +158,7 @@ def read_label(item: Item) -> np.ndarray:
         for step in item.transforms:
             results = step(results)
         if not item.transforms:
-            results = item.dataset[item.index]
+            results = item.dataset[item.position]
     except Exception as error:
         raise _with_the_file(error, step, item) from error
     label = label_of(results or {})
@@ -249,7 +249,7 @@ def distinct_items(dataset: Any) -> tuple[list[Item], list[int]]:
     first: dict[tuple[int, int], Item] = {}
     times: dict[tuple[int, int], int] = {}
     for item in items(dataset):
-        key = id(item.dataset), item.index
+        key = id(item.dataset), item.position
         first.setdefault(key, item)
         times[key] = times.get(key, 0) + 1
     if not first:
