@@ -29,9 +29,17 @@ def files_in(folder: Path) -> set[str]:
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory) -> Path:
     """A copy of the sources as git has them."""
-    ignored = [line.strip('/') for line in (ROOT / '.gitignore').read_text().splitlines()]
+    lines = (ROOT / '.gitignore').read_text().split()
+    patterns = [line.strip('/') for line in lines if '/' not in line.rstrip('/')]
+    anchored = (line.strip('/') for line in lines if '/' in line.rstrip('/'))
+    paths = {path for line in anchored for path in ROOT.glob(line)}
+    by_name = shutil.ignore_patterns('.git', '.mypy_cache', *patterns)
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return by_name(folder, names) | {n for n in names if Path(folder, n) in paths}
+
     copy = tmp_path_factory.mktemp('checkout') / 'sources'
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.git', '.mypy_cache', *ignored))
+    shutil.copytree(ROOT, copy, ignore=ignored)
     return copy
 
 
