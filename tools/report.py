@@ -29,9 +29,14 @@ def main() -> None:
         action='store_true',
         help='run the configs of work directories that are more than dumped values',
     )
+    parser.add_argument(
+        '--groups',
+        help='which test images are not independent: a regular expression whose first group in '
+        "a file's stem names its scene, or a JSON file of scenes by stem",
+    )
     args = parser.parse_args()
     try:
-        problems = render_report(args.runs, args.out, args.date, args.trust_configs)
+        problems = render_report(args.runs, args.out, args.date, args.trust_configs, args.groups)
     except (OSError, ValueError) as error:
         parser.exit(1, f'{error}\n')
     for problem in problems:

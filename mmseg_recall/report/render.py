@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from ..out_folder import claim, write_files
 from .csv_files import class_rows, run_rows
+from .groups import group_images
 from .load import load_runs
 from .model_zoo import metafile, model_index
 from .questions import answers
@@ -24,7 +25,11 @@ FORMULA = ('=', '+', '-', '@', '\t', '\r')
 
 
 def render_report(
-    paths: Sequence[Path], out: Path, date: str, trust_configs: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    date: str,
+    trust_configs: bool = False,
+    groups: str | None = None,
 ) -> list[str]:
     """Render everything that can be rendered of the runs below ``paths``.
 
@@ -35,6 +40,8 @@ def render_report(
         date: Printed in the heads of the page and of README.md, and nowhere else: the rest
             depends on the runs alone.
         trust_configs: Run a work directory's config where it is more than values.
+        groups: Which test images belong together, see
+            :func:`mmseg_recall.report.groups.group_images`; None if none do.
 
     Returns:
         What is wrong with runs that could not be used; it is in the report as well.
@@ -47,7 +54,12 @@ def render_report(
     runs, problems = load_runs(paths, trust_configs)
     if not runs:
         raise ValueError('No run to report on.\n' + '\n'.join(problems))
-    comparisons = compare(runs)
+    group_of: dict[str, str] = {}
+    if groups is not None:
+        names = (name for run in runs for name in run.image_names)
+        group_of, without = group_images(groups, names)
+        problems += without
+    comparisons = compare(runs, group_of)
     page = [(comparison, answers(comparison, comparisons)) for comparison in comparisons]
     known = dict(
         heading=_title(comparisons),

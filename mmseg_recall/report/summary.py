@@ -223,11 +223,11 @@ class Comparison:
 
 def compare(runs: list[Run], groups: Mapping[str, str] | None = None) -> list[Comparison]:
     """Group runs by everything but loss and seed; the largest comparison first."""
-    groups: dict[str, list[Run]] = {}
+    alike: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.setup['key'], []).append(run)
+        alike.setdefault(run.setup['key'], []).append(run)
     comparisons = []
-    for members in groups.values():
+    for members in alike.values():
         labels = sorted({run.loss for run in members}, key=lambda v: (v != BASELINE, v.lower()))
         losses = tuple(
             Loss(label, tuple(run for run in members if run.loss == label)) for label in labels

