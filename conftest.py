@@ -1,15 +1,17 @@
 """Settings that have to be made before anything is imported.
 
 Without a GPU Triton interprets its kernels. What `make test-classification` and `make test-hosts`
-run is left out where their packages are not installed, and the kernels are not read where Triton
-is not.
+run is left out where their packages are not installed, the kernels are not read where Triton is
+not, and no GPU is pretended where there is no C++ compiler.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -26,6 +28,10 @@ collect_ignore = (
     if find_spec('triton')
     else ['mmseg_recall/functional/engines/cuda_kernels.py', 'tests/functional/compile_kernels.py']
 )
+# Devices are pretended by a library in C++, on Linux, for torch's builds without a GPU, and in
+# processes of their own.
+pretends = which('c++') and sys.platform == 'linux' and not torch.cuda.is_available()
+collect_ignore.append('tests/gpu/steps.py' if pretends else 'tests/gpu')
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
