@@ -22,7 +22,7 @@ POST_HOC := tau_norm lws
 BUILD := pyproject.toml setup.py mmseg_recall/functional/engines/cpu_kernels.c
 
 .PHONY: demo test test-slow test-torch test-hosts test-classification test-openmmlab coverage lint \
-	types docs notebooks rivals report results clean
+	types docs notebooks rivals report first-gpu results clean
 
 demo: .venv/ready
 	.venv/bin/python tools/demo.py
@@ -79,6 +79,10 @@ notebooks: .venv/ready
 # Other libraries' losses under our checks: writes docs/rivals.md.
 rivals: .venv-rivals/ready
 	OMP_NUM_THREADS=1 .venv-rivals/bin/python benchmarks/rivals.py --out docs/rivals.md
+
+# The first ten minutes on a GPU: one JSON record.
+first-gpu: .venv/ready
+	.venv/bin/python benchmarks/first_gpu.py
 
 .venv/ready: $(BUILD)
 	$(PYTHON) -m venv .venv
