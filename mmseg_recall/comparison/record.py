@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import re
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -92,13 +93,22 @@ def complete_record(
         'training_pixels': training_pixels(cfg, len(classes), classes),
         'images': int(images.label.sum()) if classifies else len(images.label),
         'areas': {k: v.tolist() for k, v in total._asdict().items()},
-        'image_areas': None if classifies else pack(images, image_names(cfg)),
+        'image_areas': None if classifies else _image_areas(cfg, images),
         'metrics': metrics,
         'seconds_per_iteration': seconds,
         'memory_mib': {'process': process_memory, 'gpu': gpu_memory},
         'curves': W.weight_curves(lines),
         'panel': [] if classifies else make_panel(cfg, images, classes, work_dir / 'predictions'),
     }
+
+
+def _image_areas(cfg: Config, images: Areas) -> dict[str, Any] | None:
+    """Those of each image by its name; None where the names are not to be had any more."""
+    try:
+        return pack(images, image_names(cfg))
+    except Exception as error:  # of any dataset: the record is worth more than the names
+        warnings.warn(f'the record has no areas of each image: {error}', stacklevel=2)
+        return None
 
 
 def failed_record(plan: Plan, stage: str, returncode: int | None, log: str) -> dict[str, Any]:
