@@ -152,7 +152,8 @@ def with_one_channel(cfg: Config) -> None:
 
 def one_channel_by_softmax(cfg: Config) -> None:
     with_one_channel(cfg)
-    set_head(cfg, loss_decode=dict(type='CrossEntropyLoss'))
+    # Said, because a head's config keeps what an update does not name.
+    set_head(cfg, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False))
 
 
 BROKEN: dict[str, tuple[Any, str, str]] = {
