@@ -91,11 +91,13 @@ def map_row_blocks(
             copy, out = (b[: x.numel()].view(x.shape) for b in buffers)
             if copies:
                 x = copy.copy_(x)
-            to = None if grad is None else grad[at[0], :, at[1]]
-            if to is None or copies:
-                result = work(at, x, out)
-                return result if to is None else (to.copy_(out), result)[1]
-            return work(at, x, to)
+            if grad is None:
+                return work(at, x, out)
+            to = grad[at[0], :, at[1]]
+            result = work(at, x, out if copies else to)
+            if copies:
+                to.copy_(out)
+            return result
 
         return on_block
 
