@@ -21,7 +21,7 @@ from mmseg_recall.functional.engines import cuda
 from mmseg_recall.functional.engines.cuda import usable
 from mmseg_recall.functional.engines.plain import PLAIN
 from tests.functional import test_fused
-from tests.functional.interpreter import use_gpu_kernels
+from tests.functional.interpreter import pick_cuda, use_gpu_kernels
 
 # These run here a second time, on the path of this module.
 from tests.functional.test_fused import (
@@ -63,9 +63,11 @@ def test_equals_the_plain_path(num_classes: int, weighted: bool) -> None:
 @pytest.mark.parametrize('size', [(2, 27, 41), (60,)])
 def test_pixel_nll_equals_the_plain_path(size: tuple[int, ...]) -> None:
     logits, target = random_problem(size, 9, dtype=torch.float32)
-    weight = torch.rand(target.shape)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    logits, target = logits.to(device), target.to(device)
+    weight = torch.rand(target.shape, device=device)
     outcomes = []
-    for engine, x in ((cuda.CUDA, logits), (PLAIN, logits.double())):
+    for engine, x in ((pick_cuda(logits, 'fused'), logits), (PLAIN, logits.double())):
         x = x.detach().requires_grad_()
         nll, valid = engine.pixel_nll(x, target, 255)
         [gradient] = torch.autograd.grad((nll * weight).sum(), x)
