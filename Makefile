@@ -32,10 +32,10 @@ test: lint
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: .venv/ready
-	.venv/bin/python -m pytest -m slow
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow -n 2 --dist loadfile
 
 test-openmmlab: .venv-openmmlab/ready
-	.venv-openmmlab/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-openmmlab/bin/python -m pytest -n 2 --dist loadfile
 
 test-classification: .venv-torchvision/ready
 	.venv-torchvision/bin/python -m pytest tests/classification mmseg_recall/classification
