@@ -28,13 +28,9 @@ pytestmark = pytest.mark.slow
 
 def killed(work: Callable[[], object], seconds: float, children: bool) -> bool:
     """Fork, work, and be killed, with or without the children; whether that came before the end."""
-
-    def run() -> None:
-        os.setsid()
-        work()
-
-    process = multiprocessing.get_context('fork').Process(target=run)
+    process = multiprocessing.get_context('fork').Process(target=work)
     process.start()
+    os.setpgid(process.pid, process.pid)
     process.join(seconds)
     alive = process.is_alive()
     if alive:
