@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
 
-from mmseg_recall.comparison.describe import loss_label
 from mmseg_recall.comparison.record import read_record
+from mmseg_recall.config import loss_name
 from mmseg_recall.diagnosis.advice import REGIMES
 from mmseg_recall.diagnosis.measure import gini
 from mmseg_recall.files import write_atomically
+from mmseg_recall.report.bases import bases
 
-BASES = Path(__file__).parents[1] / 'configs/_base_/losses'
 METRICS = ('mIoU', 'mAcc', 'aAcc')
 
 
@@ -33,7 +32,8 @@ def main() -> None:
 
 def regimes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry for each dataset and schedule with cross-entropy and another loss."""
-    labels = {loss_label(Config.fromfile(path)): path.name for path in sorted(BASES.glob('*.py'))}
+    # Of several bases with one loss the recommended one, which comes first.
+    labels = {loss_name(*losses): name for name, losses in reversed(bases().items())}
     found: dict[tuple[str, str, str], dict[str, dict[int, dict[str, Any]]]] = defaultdict(
         lambda: defaultdict(dict)
     )

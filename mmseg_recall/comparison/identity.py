@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from ..config import parts
+
 # Where a run writes, how it is started, and what a loss brings along.
 NOT_THE_RUN = {
     'work_dir',
@@ -73,6 +75,8 @@ def identity(cfg: Config) -> Identity:
         {'imbalance_loss': {'type': 'RecallLoss'}}
     """
     values = cfg.to_dict()
+    for part in parts(values):
+        part.pop('_scope_', None)  # what `mmseg_recall::` adds to a base, and a path does not
     setup = {k: v for k, v in values.items() if k not in NOT_THE_RUN and v is not None}
     asked = ('imbalance_loss', 'loss_decode', 'class_counts')
     loss = {k: setup.pop(k) for k in asked if k in setup}

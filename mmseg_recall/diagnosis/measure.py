@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from ..datasets.labels import ClassCount, count_ids, label_of
+from ..datasets.labels import count_ids, label_of
 from ..datasets.parallel import parallel_map
 
 CROPS = 1500
@@ -84,14 +83,3 @@ def chance_in_batch(shows: np.ndarray, batch_size: int) -> np.ndarray:
         array([0.75])
     """
     return 1 - (1 - shows) ** batch_size
-
-
-def groups(count: ClassCount, below: float = 0.01) -> Sequence[int]:
-    """Classes with pixels, but fewer than this share of them all.
-
-    Example:
-        >>> groups(ClassCount(['a', 'b', 'c'], np.array([995, 5, 0]), np.ones(3), 1, {}))
-        [1]
-    """
-    shares = count.pixels / max(count.pixels.sum(), 1)
-    return [c for c, share in enumerate(shares) if 0 < share < below]

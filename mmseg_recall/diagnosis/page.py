@@ -43,7 +43,7 @@ def _advice_rows(diagnosis: Diagnosis) -> list[list[str]]:
     return [
         [
             gain['loss'],
-            f'configs/_base_/losses/{gain["base"]}',
+            f'mmseg_recall::_base_/losses/{gain["base"]}',
             *(f'{gain[name][0]:+.1f} ± {gain[name][1]:.1f}' for name in ('mIoU', 'mAcc', 'aAcc')),
         ]
         for gain in diagnosis.advice
@@ -97,7 +97,8 @@ def as_markdown(diagnosis: Diagnosis) -> str:
         )
     if diagnosis.curve:
         parts += [
-            '## Post-hoc logit adjustment',
+            '## The trained model',
+            _cell(' '.join(diagnosis.trained)),
             _markdown(('', 'mIoU', 'mAcc', 'aAcc'), _curve_rows(diagnosis)),
         ]
     return '\n\n'.join(parts) + '\n'
@@ -129,6 +130,7 @@ def as_tables(diagnosis: Diagnosis) -> list[Any]:
     if diagnosis.advice:
         shown.append(table(ADVICE, _advice_rows(diagnosis), 'What to try'))
     if diagnosis.curve:
+        shown.append(escape(' '.join(diagnosis.trained)))
         rows = _curve_rows(diagnosis)
         shown.append(table(('', 'mIoU', 'mAcc', 'aAcc'), rows, 'Post-hoc logit adjustment'))
     return [*shown, escape(diagnosis.verdict)]

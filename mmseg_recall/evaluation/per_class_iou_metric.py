@@ -73,7 +73,7 @@ class PerClassIoUMetric(IoUMetric):
         worst: Sequence[float] = (5,),
         areas_file: str | None = None,
         class_counts: ClassCountsSource | None = None,
-        taus: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5),
+        taus: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -43,9 +43,9 @@ class Table:
 
 
 def number(value: float, digits: int = 2, mark: str = '') -> Cell:
-    """A number, or a dash for NaN, which sorts last."""
+    """A number, or a dash for NaN, which has none to sort by."""
     if math.isnan(value):
-        return Cell(NOTHING, -math.inf)
+        return Cell(NOTHING)
     return Cell(f'{value:.{digits}f}', value, mark)
 
 

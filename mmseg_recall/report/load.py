@@ -84,6 +84,11 @@ class Run:
     images: A.Areas | None = None
     image_names: tuple[str, ...] = ()
 
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Of each class, (C,) per cent; empty where no per-class values were found."""
+        return self.per_class.get('Acc', np.empty(0))
+
 
 def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[Run], list[str]]:
     """Every run below the given paths, and what is wrong with the ones that cannot be used.

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import statistics
 from ..comparison.identity import differences
+from ..config import Component, as_list
 from ..evaluation import areas as A
 from ..statistics import Estimate
 from .load import Run
@@ -33,6 +34,8 @@ MEANS: dict[str, Callable[[A.Areas], np.ndarray]] = {
 }
 DIGITS = 1
 """Decimals of a mean over seeds, in per cent; best and second are judged as printed."""
+THRESHOLD = 0.3
+"""Of mmseg's heads of one channel, unless they are told another."""
 MINORITY_IOU = 80.0
 """A class is a minority class when its IoU under the baseline is below this (Tables 2 and 3)."""
 
@@ -65,6 +68,20 @@ class Loss:
 
     label: str
     runs: tuple[Run, ...]
+
+    @property
+    def components(self) -> list[Component]:
+        """What its configs put into the heads; [] of a config that keeps its own losses."""
+        given = self.runs[0].config.loss
+        return as_list(given.get('imbalance_loss', given.get('loss_decode')))
+
+    @property
+    def one_channel(self) -> float | None:
+        """The threshold of a head of one channel; None of other heads."""
+        given = self.runs[0].config.loss
+        if given.get('model.decode_head.out_channels') != 1:
+            return None
+        return float(given.get('model.decode_head.threshold', THRESHOLD))
 
     def metric(self, name: str) -> Value:
         return value_of([run.metrics.get(name, float('nan')) for run in self.runs])

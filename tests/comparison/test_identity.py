@@ -134,3 +134,10 @@ def test_differences_are_told_shortly():
     counts = dict(class_counts=list(range(100)))
     first, second = differences([counts, dict(class_counts=[3])])
     assert len(first) < 60 and second == 'class_counts=[3]'
+
+
+@pytest.mark.parametrize('place', ['imbalance_loss', 'model', 'optim_wrapper'])
+def test_a_base_by_its_package_is_that_by_its_path(place: str) -> None:
+    plain = Config({place: dict(type='A', part=dict(type='B', size=1))})
+    scoped = dict(type='A', _scope_='mmseg', part=dict(type='B', size=1, _scope_='mmseg'))
+    assert identity(Config({place: scoped})) == identity(plain)

@@ -215,7 +215,7 @@ def test_one_pass_scores_what_testing_with_each_tau_does(mode):
 
 def test_the_curve_has_five_taus_unless_others_are_given():
     metric = build(class_counts=COUNTS)
-    assert metric.taus == [0.25, 0.5, 0.75, 1.0, 1.5]
+    assert metric.taus == [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
     assert build().taus == []
 
 

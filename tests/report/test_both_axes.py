@@ -148,7 +148,10 @@ def test_where_the_curve_turns_back_its_upper_branch_counts() -> None:
 
 
 def test_one_seed_settles_nothing() -> None:
-    assert answer(comparison(seeds=1), []) is None
+    found = claims_of(answer(comparison(seeds=1), []))
+    assert {claim.outcome for claim in found} == {'not settled'}
+    assert all('post-hoc curve' in claim.text for claim in found)
+    assert answer(comparison(seeds=1, curve={}), []) is None
     runs = comparison({'Dice': (50, 70, 87)}).runs
     (one,) = compare([run for run in runs if run.loss != SQRT or run.seed == 0])
     assert claim(one, f'{SQRT} wins').outcome == 'not settled'
@@ -163,9 +166,24 @@ def test_without_a_curve_the_page_says_so() -> None:
 
 
 @pytest.mark.parametrize('missing', ['CE', 'Recall', 'InverseFrequency', SQRT])
-def test_the_question_is_asked_only_where_it_can_be_answered(missing: str) -> None:
-    runs = [run for run in comparison({'OHEM': (44, 50, 88)}).runs if run.loss != missing]
+def test_who_wins_is_asked_only_where_it_can_be_answered(missing: str) -> None:
+    means = {'OHEM': (44, 50, 88)}
+    runs = [run for run in comparison(means, curve={}).runs if run.loss != missing]
     assert answer(compare(runs)[0], []) is None
+
+
+@pytest.mark.parametrize('missing', ['Recall', 'InverseFrequency', SQRT])
+def test_what_is_free_has_to_be_beaten_whatever_else_was_run(missing: str) -> None:
+    runs = [run for run in comparison({'OHEM': (44, 50, 88)}).runs if run.loss != missing]
+    found = answer(compare(runs)[0], [])
+    assert found.title == 'Does a loss beat what is free?'
+    claims = claims_of(found)
+    assert {claim.text.partition(' is not below')[0] for claim in claims} == (
+        {'Recall', 'InverseFrequency', SQRT, 'OHEM'} - {missing}
+    )
+    above = {c.text.partition(' is not below')[0] for c in claims if c.outcome == 'supported'}
+    assert above == {'Recall', SQRT} - {missing}
+    assert all(label in verdict_of(found).verdict for label in above)
 
 
 def render(folder: Path, taus: tuple[float, ...], losses: tuple[str, ...]) -> dict[str, str]:

@@ -28,28 +28,36 @@ NOT_COMPARABLE = 'not comparable'
 
 
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
-    """Judge every loss but CE and the references.
+    """Judge every loss but CE: against the references, and against CE's post-hoc curve.
+
+    Which loss wins is asked where CE and the references are there, and a loss that the paper does
+    not have with two seeds or more: a comparison of the paper's losses asks the paper's questions.
 
     Returns:
-        None unless CE and the references are there, and a loss that the paper does not have with
-        two seeds or more: a comparison of the paper's losses asks the paper's questions only.
+        None where neither can be asked.
     """
-    base = comparison.baseline
+    base, curve = comparison.baseline, post_hoc_curve(comparison)
     references = [loss for loss in map(comparison.loss, REFERENCES) if loss is not None]
-    known = {BASELINE, *REFERENCES}
-    candidates = [loss for loss in comparison.losses if loss.label not in known]
+    others = [loss for loss in comparison.losses if loss.label not in (BASELINE, *REFERENCES)]
     is_new = any(
-        loss.label not in PAPER_NAMES and loss.metric('mIoU').n >= MIN_SEEDS for loss in candidates
+        loss.label not in PAPER_NAMES and loss.metric('mIoU').n >= MIN_SEEDS for loss in others
     )
-    if base is None or len(references) < len(REFERENCES) or not is_new:
+    asked = len(references) == len(REFERENCES) and is_new
+    candidates = others if asked else [*references, *others]
+    if base is None or not candidates or not (asked or curve):
         return None
     candidates.sort(key=lambda loss: -loss.metric('mIoU').mean)
-    wins = _wins(comparison, candidates, references, base)
-    curve = post_hoc_curve(comparison)
+    wins = _wins(comparison, candidates, references, base) if asked else {}
     beats = {} if curve is None else _beat(comparison, candidates, curve)
-    claims = [claims[label] for label in wins for claims in (wins, beats) if label in claims]
-    blocks = (_answer(wins, beats, curve), Claims(tuple(claims)))
-    return Section('Does a loss win on both axes?', blocks)
+    claims = [
+        claims[loss.label]
+        for loss in candidates
+        for claims in (wins, beats)
+        if loss.label in claims
+    ]
+    title = 'Does a loss win on both axes?' if asked else 'Does a loss beat what is free?'
+    verdict = _answer(wins, beats, curve) if asked else _against_curve(beats, curve)
+    return Section(title, (verdict, Claims(tuple(claims))))
 
 
 def _wins(
@@ -154,16 +162,20 @@ def _answer(wins: dict[str, Claim], beats: dict[str, Claim], curve: Curve | None
         verdict = 'No loss here does'
     if curve is None:
         return Verdict(verdict, (rule, 'CE was not tested with post-hoc logit adjustment.'))
-    taus = ', '.join(f'{tau:g}' for tau in curve)
-    outside = _labels(beats, NOT_COMPARABLE)
+    return Verdict(verdict, (rule, *_against_curve(beats, curve).sentences))
+
+
+def _against_curve(beats: dict[str, Claim], curve: Curve | None) -> Verdict:
+    taus = ', '.join(f'{tau:g}' for tau in curve or ())
+    above, outside = _labels(beats, SUPPORTED), _labels(beats, NOT_COMPARABLE)
     sentences = (
-        rule,
         f"CE's post-hoc curve is the line through CE's points at tau = {taus}; a loss is not below "
         'it when its mean IoU is above the highest of the line at the same mean accuracy, or of '
         'the whole line if none of it has as much mean accuracy.',
-        f'Not below the curve: {", ".join(_labels(beats, SUPPORTED)) or "none is shown to be"}.'
+        f'Not below the curve: {", ".join(above) or "none is shown to be"}.'
         + (f' Outside its range of mean accuracy: {", ".join(outside)}.' if outside else ''),
     )
+    verdict = f'Yes: {", ".join(above)}' if above else 'None is shown to'
     return Verdict(verdict, sentences)
 
 

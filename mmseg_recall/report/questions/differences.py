@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blocks import OVERALL, Cell, Section, Table, Text, section, shown
+from ..bases import PREFIX, base_of
+from ..blocks import NOTHING, OVERALL, Cell, Section, Table, Text, section, shown
 from ..figures import INK, Plot, plot, subplots
 from ..judge import Difference, interval_text, judge
 from ..summary import Comparison, Loss
@@ -42,13 +43,18 @@ def difference_table(comparison: Comparison, base: Loss, others: list[Loss]) -> 
                 for j in judged
             ]
         )
-    rows = [(Cell(loss.label), *cells) for loss, *cells in zip(others, *columns, strict=True)]
     note = (
         'Points above CE of the same seeds, with the interval of 95%. Above, below or not '
         f"settled: after Holm's correction over the {len(others)} losses of a column, so that of "
         'equal losses at most 5 columns in 100 name one.'
     )
-    return Table('Against cross-entropy', note, ('loss', *metrics.values()), tuple(rows))
+    names = ['loss', *metrics.values()]
+    if not comparison.classifies:
+        names.append('base')
+        columns.append([Cell(base_of(loss) or NOTHING) for loss in others])
+        note += f" In a config: _base_ = ['your_config.py', '{PREFIX}' and the base]."
+    rows = [(Cell(loss.label), *cells) for loss, *cells in zip(others, *columns, strict=True)]
+    return Table('Against cross-entropy', note, tuple(names), tuple(rows))
 
 
 def class_differences(comparison: Comparison, base: Loss, others: list[Loss]) -> Plot | None:

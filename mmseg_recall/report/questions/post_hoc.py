@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
+
+from ...diagnosis.trained import best_of_grid
+from ...statistics import estimate
 from ..blocks import OVERALL, Cell, Section, Table, section, spread
+from ..judge import interval_text
 from ..load import Run
 from ..summary import Comparison, Loss, Value
 
@@ -23,6 +29,105 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
     return section('', post_hoc_table(comparison))
 
 
+class FreeOption(NamedTuple):
+    """What the baseline's models give without another training.
+
+    Attributes:
+        sentence: What it is, what it gains, and how to have it.
+        best: mAcc and mIoU at its best value, of each seed.
+        finds_more: Whether more than two classes are found then, which mean accuracy shows.
+    """
+
+    sentence: str
+    best: dict[int | None, dict[str, float]]
+    finds_more: bool
+
+    def against(self, loss: Loss) -> str:
+        """How far a loss is above it, over the seeds that both have."""
+        seeds = [run.seed for run in loss.runs if run.seed in self.best]
+        if not seeds:
+            return ''
+        gains = {
+            name: estimate(
+                np.array(
+                    [
+                        run.metrics.get(name, np.nan) - self.best[run.seed][name]
+                        for run in loss.runs
+                        if run.seed in seeds
+                    ]
+                )
+            )
+            for name in ('mAcc', 'mIoU')
+        }
+        texts = [interval_text(gain, 1) for gain in gains.values()]
+        return f' Against what is free: mean accuracy {texts[0]}, mIoU {texts[1]}.'
+
+
+def free_option(comparison: Comparison) -> FreeOption | None:
+    """The best tau, or threshold, of the baseline's models; None where none was tested."""
+    base = comparison.baseline
+    if base is None:
+        return None
+    as_is, prefix = (0.0, 'tau=') if base.one_channel is None else (base.one_channel, 'threshold=')
+    tested = [run for run in base.runs if _grid(run, prefix)]
+    grid = set.intersection(*(_grid(run, prefix) for run in tested)) - {as_is} if tested else set()
+    if not grid:
+        return None
+
+    def values(run: Run, value: float) -> dict[str, float]:
+        place = '' if value == as_is else f'{prefix}{value:g}/'
+        return {name: run.metrics[f'{place}{name}'] for name in ('mAcc', 'mIoU')}
+
+    means = {
+        value: float(np.mean([values(run, value)['mIoU'] for run in tested]))
+        for value in sorted({as_is, *grid})
+    }
+    value, end = best_of_grid(means, as_is)
+    best = {run.seed: values(run, value) for run in tested}
+    found = float(np.mean([one['mAcc'] for one in best.values()]))
+    number = max(len(comparison.classes), 1)
+    what = 'logits adjusted with tau' if prefix == 'tau=' else 'a threshold'
+    option = 'logit_adjustment.tau' if prefix == 'tau=' else 'model.decode_head.threshold'
+    if value == as_is:
+        tried = ', '.join(f'{value:g}' for value in sorted(grid))
+        sentence = (
+            f'Free, without training: {what} of {tried} gains cross-entropy no mean IoU here.'
+        )
+    else:
+        gains = [
+            interval_text(
+                estimate(np.array([best[run.seed][n] - run.metrics[n] for run in tested])), 1
+            )
+            for n in ('mAcc', 'mIoU')
+        ]
+        sentence = (
+            f'Free, without training: cross-entropy with {what} = {value:g}, mean accuracy '
+            f'{gains[0]}, mIoU {gains[1]}; tools/test.py with --cfg-options {option}={value:g}.'
+            f'{end} It was chosen on the images that it is scored on: choose it on others.'
+        )
+    return FreeOption(sentence, best, found > 200 / number)
+
+
+def untested(base: Loss) -> str:
+    """That there is something free, where these runs do not say what it gains."""
+    if base.one_channel is not None:
+        return (
+            f'Free, without training, and not tested here: another threshold than '
+            f'{base.one_channel:g}, by tools/test.py with --cfg-options '
+            'model.decode_head.threshold=0.5.'
+        )
+    return (
+        'Free, without training, and not tested here: adjusted logits of cross-entropy. '
+        'tools/class_statistics.py CONFIG counts the classes, which they need; then '
+        'tools/diagnose.py CONFIG --checkpoint FILE says what they gain.'
+    )
+
+
+def _grid(run: Run, prefix: str) -> set[float]:
+    names = (re.fullmatch(f'{prefix}(.+)/mIoU', name) for name in run.metrics)
+    return {float(match[1]) for match in names if match}
+
+
 def post_hoc_curve(comparison: Comparison) -> Curve | None:
     """The baseline's curve; None where its runs were not tested with any tau.
 
@@ -30,8 +135,8 @@ def post_hoc_curve(comparison: Comparison) -> Curve | None:
     all of them have.
     """
     base = comparison.baseline
-    tested = [run for run in base.runs if _taus(run)] if base is not None else []
-    taus = set.intersection(*map(_taus, tested)) if tested else set()
+    tested = [run for run in base.runs if _grid(run, 'tau=')] if base is not None else []
+    taus = set.intersection(*(_grid(run, 'tau=') for run in tested)) if tested else set()
     if not taus:
         return None
     loss = Loss(base.label, tuple(tested))
@@ -39,10 +144,6 @@ def post_hoc_curve(comparison: Comparison) -> Curve | None:
     for tau in sorted(taus - {0.0}):
         curve[tau] = {name: loss.metric(f'tau={tau:g}/{name}') for name in METRICS}
     return curve
-
-
-def _taus(run: Run) -> set[float]:
-    return {float(m[1]) for m in (re.fullmatch(r'tau=(.+)/mIoU', k) for k in run.metrics) if m}
 
 
 def curves_by_seed(comparison: Comparison) -> dict[int | None, Points]:
@@ -56,7 +157,7 @@ def curves_by_seed(comparison: Comparison) -> dict[int | None, Points]:
             for prefix in ('' if tau == 0 else f'tau={tau:g}/' for tau in curve)
         ]
         for run in base.runs
-        if _taus(run)
+        if _grid(run, 'tau=')
     }
 
 
