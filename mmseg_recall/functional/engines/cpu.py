@@ -12,8 +12,8 @@ nor their gradient ever exist.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ from . import cpu_blocks, cpu_library
 from .cpu_blocks import At, Result, full_precision, in_huge_pages, map_on_threads, map_row_blocks
 from .cpu_lovasz import lovasz_softmax
 from .engine import Engine
-from .plain import PLAIN, plain_gradient
+from .operation import Operation, differentiated
+from .plain import PLAIN
 from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
@@ -31,42 +32,8 @@ from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 TILE_COLUMNS = 128
 
 
-class _Operation(NamedTuple):
-    """A function of logits, target, ignore_index and what else it needs, and its gradient."""
-
-    forward: Callable[..., tuple[Tensor, ...] | Tensor]
-    backward: Callable[..., Tensor]
-    """(gradients of the outputs, logits, target, ...) -> gradient of the logits."""
-    plain: Callable[..., Any]
-    """The same by torch operations, for a gradient that is itself to be differentiated."""
-    differentiable: int = 1
-    """How many outputs, the first ones, have a gradient."""
-
-
-class _OverBlocks(torch.autograd.Function):
-    """An operation that goes over the logits block by block and saves its inputs alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, op: _Operation, logits: Tensor, target: Tensor, *options: Any
-    ) -> tuple[Tensor, ...] | Tensor:
-        target = target.contiguous()
-        ctx.save_for_backward(logits, target)
-        ctx.op, ctx.options = op, options
-        outputs = op.forward(logits, target, *options)
-        if isinstance(outputs, tuple):
-            ctx.mark_non_differentiable(*outputs[op.differentiable :])
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        arguments, grads = (*ctx.saved_tensors, *ctx.options), grads[: ctx.op.differentiable]
-        if torch.is_grad_enabled():
-            grad = plain_gradient(ctx.op.plain, grads, *arguments)
-        else:
-            grad = ctx.op.backward(grads, *arguments)
-        return None, grad, None, *[None] * len(ctx.options)
-
+Outputs = tuple[tuple[Tensor, ...], tuple[()]]
+"""Of an operation, whose backward takes its inputs alone."""
 
 Score = tuple[Tensor, Tensor, int]
 """Of a block: S_c, (C,) float64; the counts, (3, C); how many labels mean nothing."""
@@ -78,7 +45,7 @@ def _score(
     ignore_index: int | None,
     pixel_weight: Tensor | None,
     *outputs: Tensor,
-) -> tuple[Tensor, ...]:
+) -> Outputs:
     """Sums and counts of (N, C, ...); by the library also -log p and valid per pixel, written."""
     labels, weight = (
         pixel_rows(target),
@@ -125,6 +92,7 @@ def _write_gradient(differentiate: Callable[[At, Tensor, Tensor], None], logits:
 
 def _differentiate_class_sums(
     grads: tuple[Tensor],
+    _: object,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -134,22 +102,26 @@ def _differentiate_class_sums(
     return _differentiate(logits, target, ignore_index, factor, pixel_weight)
 
 
-def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, ...]:
+def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> Outputs:
     nll = target.new_empty(target.shape, dtype=torch.float32)
     valid = target.new_empty(target.shape, dtype=torch.bool)
     _score(logits, target, ignore_index, None, nll, valid)
-    return nll, valid
+    return (nll, valid), ()
 
 
 def _differentiate_pixel_nll(
-    grads: tuple[Tensor], logits: Tensor, target: Tensor, ignore_index: int | None
+    grads: tuple[Tensor],
+    _: object,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
 ) -> Tensor:
     return _differentiate(logits, target, ignore_index, None, grads[0])
 
 
 def _soft_counts(
     logits: Tensor, target: Tensor, ignore_index: int | None, per_image: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     labels, num_classes = pixel_rows(target), logits.shape[1]
 
     def score(at: At, x: Tensor, _: Tensor) -> tuple[slice, Tensor, Tensor, int]:
@@ -170,11 +142,12 @@ def _soft_counts(
         total[:, images] += block_sums
         pixels[images] += block_pixels
     intersection, mass = total.float().unbind()
-    return intersection, mass, pixels
+    return (intersection, mass, pixels), ()
 
 
 def _differentiate_soft_counts(
     grads: tuple[Tensor, Tensor],
+    _: object,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -200,7 +173,7 @@ def _seesaw(
     pixel_weight: Tensor | None,
     mitigation: Tensor,
     q: float,
-) -> Tensor:
+) -> Outputs:
     labels, weight = (
         pixel_rows(target),
         None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
@@ -216,11 +189,12 @@ def _seesaw(
         if unknown:
             valid_pixels(target, logits.shape[1], ignore_index)  # says which
         total += part
-    return total.float()
+    return (total.float(),), ()
 
 
 def _differentiate_seesaw(
     grads: tuple[Tensor],
+    _: object,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -243,7 +217,7 @@ def _differentiate_seesaw(
 
 def _resized_class_sums(
     logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
-) -> tuple[Tensor, ...]:
+) -> Outputs:
     def score(tile: _Tile, x: Tensor, scratch: Tensor) -> Score:
         tile.upsample(logits, out=x)
         return _score_block(x, tile.labels(target), ignore_index, None)
@@ -254,6 +228,7 @@ def _resized_class_sums(
 
 def _differentiate_resized_class_sums(
     grads: tuple[Tensor],
+    _: object,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
@@ -270,7 +245,7 @@ def _differentiate_resized_class_sums(
     # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
     for tile, part in _map_tiles(differentiate, logits, target.shape, align_corners):
         grad[tile.n, :, tile.rows.input, tile.columns.input] += part
-    return grad.to(logits.dtype)
+    return grad
 
 
 def _score_block(
@@ -303,7 +278,7 @@ def _differentiate_block(
 
 def _total(
     scores: list[Score], logits: Tensor, target: Tensor, ignore_index: int | None
-) -> tuple[Tensor, ...]:
+) -> Outputs:
     if not scores:
         counts = target.new_zeros(3, logits.shape[1])
         scores = [(counts[0].double(), counts, 0)]
@@ -314,7 +289,7 @@ def _total(
         unknown += of_block[2]
     if unknown:
         valid_pixels(target, logits.shape[1], ignore_index)  # says which
-    return sums.to(compute_dtype(logits)), *counts.unbind()
+    return (sums.to(compute_dtype(logits)), *counts.unbind()), ()
 
 
 class _Axis(NamedTuple):
@@ -403,20 +378,16 @@ def _map_tiles(
         return map_on_threads(start, tiles)
 
 
-def _over_blocks(op: _Operation) -> Callable[..., Any]:
-    return partial(_OverBlocks.apply, op)
-
-
 CPU_WITHOUT_LIBRARY = PLAIN._replace(lovasz_softmax=lovasz_softmax)
 CPU = Engine(
-    class_sums=_over_blocks(_Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
-    resized_class_sums=_over_blocks(
-        _Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
+    class_sums=differentiated(Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
+    resized_class_sums=differentiated(
+        Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
     ),
-    pixel_nll=_over_blocks(_Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
-    soft_counts=_over_blocks(
-        _Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, differentiable=2)
+    pixel_nll=differentiated(Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
+    soft_counts=differentiated(
+        Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, differentiable=2)
     ),
-    seesaw=_over_blocks(_Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
+    seesaw=differentiated(Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
     lovasz_softmax=lovasz_softmax,
 )

@@ -21,7 +21,8 @@ from torch import Tensor
 from ..checks import check_in_a_later_step, compute_dtype
 from .cpu_library import WITH_MEMORY
 from .cuda_torch import CUDA_TORCH
-from .plain import PLAIN, plain_gradient
+from .operation import Operation, differentiated
+from .plain import PLAIN
 from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 
 # Of a tile: with whole pixels a thread, four or one, what is looked for among the classes stays in
@@ -31,6 +32,10 @@ PIXELS = 512
 RESIZED_PIXELS = 128
 # Of the low resolution, that a program of the tail's backward takes.
 MAX_COLUMNS = 128
+
+
+Outputs = tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]
+"""Of an operation, and the largest logit and 1 / sum exp(x - top) of each pixel."""
 
 
 def usable(logits: Tensor) -> bool:
@@ -90,85 +95,67 @@ def has_triton() -> bool:
     return tuple(int(part) for part in triton.__version__.split('.')[:2]) >= (3, 3)
 
 
-class _ClassSums(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        ignore_index: int | None,
-        pixel_weight: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        rows = as_rows(logits)
-        labels = pixel_rows(target).contiguous()
-        weight = None if pixel_weight is None else pixel_rows(pixel_weight).contiguous()
-        strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
-        axes = _Axis(), _Axis()  # nothing to resize
-        sums, counts, *stats = _score(rows, labels, ignore_index, weight, strides, axes)
-        ctx.save_for_backward(logits, target, labels, pixel_weight, weight, *stats)
-        ctx.ignore_index = ignore_index
-        ctx.mark_non_differentiable(*counts)
-        return sums, *counts
-
-    @staticmethod
-    def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        logits, target, labels, pixel_weight, weight, *stats = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            rest = target, ctx.ignore_index, pixel_weight
-            return plain_gradient(PLAIN.class_sums, (grad_sums,), logits, *rest), None, None, None
-        grad = _differentiate(logits, labels, weight, grad_sums, stats, ctx.ignore_index)
-        return grad, None, None, None
+def _class_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None, pixel_weight: Tensor | None
+) -> Outputs:
+    rows = as_rows(logits)
+    weight = None if pixel_weight is None else pixel_rows(pixel_weight.contiguous())
+    strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
+    axes = _Axis(), _Axis()  # nothing to resize
+    return _score(rows, pixel_rows(target), ignore_index, weight, strides, axes)
 
 
-class _PixelNll(torch.autograd.Function):
+def _differentiate_class_sums(
+    grads: tuple[Tensor],
+    stats: Sequence[Tensor],
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+) -> Tensor:
+    return _differentiate(logits, target, pixel_weight, grads[0], stats, ignore_index)
+
+
+def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> Outputs:
+    _, (tops, scales) = _class_sums(logits, target, ignore_index, None)
+    valid = (target >= 0) & (target < logits.shape[1])
+    if ignore_index is not None:
+        valid &= target != ignore_index
+    own = logits.gather(1, torch.where(valid, target, 0).unsqueeze(1)).squeeze(1)
+    nll = (tops.view(target.shape) - own).sub_(scales.log().view(target.shape))
+    return (torch.where(valid, nll, 0.0), valid), (tops, scales)
+
+
+def _differentiate_pixel_nll(
+    grads: tuple[Tensor],
+    stats: Sequence[Tensor],
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+) -> Tensor:
     """A weight per pixel is what a gradient per pixel is, with a weight of 1 for each class."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None
-    ) -> tuple[Tensor, Tensor]:
-        rows, labels = as_rows(logits), pixel_rows(target).contiguous()
-        strides = rows.stride(0), rows.stride(1), 0, rows.stride(2)
-        *_, tops, scales = _score(rows, labels, ignore_index, None, strides, (_Axis(), _Axis()))
-        valid = (target >= 0) & (target < logits.shape[1])
-        if ignore_index is not None:
-            valid &= target != ignore_index
-        own = logits.gather(1, torch.where(valid, target, 0).unsqueeze(1)).squeeze(1)
-        nll = (tops.view(target.shape) - own).sub_(scales.log().view(target.shape))
-        ctx.save_for_backward(logits, target, labels, tops, scales)
-        ctx.ignore_index = ignore_index
-        ctx.mark_non_differentiable(valid)
-        return torch.where(valid, nll, 0.0), valid
-
-    @staticmethod
-    def backward(ctx: Any, grad_nll: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        logits, target, labels, *stats = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            rest = target, ctx.ignore_index
-            return plain_gradient(PLAIN.pixel_nll, (grad_nll,), logits, *rest), None, None
-        ones = stats[0].new_ones(logits.shape[1])
-        weight = pixel_rows(grad_nll).contiguous()
-        grad = _differentiate(logits, labels, weight, ones, stats, ctx.ignore_index)
-        return grad, None, None
+    ones = stats[0].new_ones(logits.shape[1])
+    return _differentiate(logits, target, grads[0], ones, stats, ignore_index)
 
 
 def _differentiate(
     logits: Tensor,
-    labels: Tensor,
-    weight: Tensor | None,
+    target: Tensor,
+    pixel_weight: Tensor | None,
     class_factor: Tensor,
     stats: Sequence[Tensor],
     ignore_index: int | None,
 ) -> Tensor:
     """What differentiate writes, of the shape of the logits; ``stats`` are tops and scales."""
     rows = as_rows(logits)
+    weight = None if pixel_weight is None else pixel_rows(pixel_weight.contiguous())
     grad = torch.empty_like(rows)
     num_images, num_classes, num_pixels = rows.shape
     pixels = pixels_of_tile(rows.stride(1))
     with _on(logits):
         _kernels().differentiate[(_ceil_div(num_pixels, pixels) * num_images,)](
             rows,
-            labels,
+            pixel_rows(target),
             weight,
             class_factor.contiguous(),
             *stats,
@@ -186,58 +173,49 @@ def _differentiate(
     return from_rows(grad, logits)
 
 
-class _ResizedClassSums(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
-    ) -> tuple[Tensor, ...]:
-        rows, columns = (
-            _axis(size, wanted, align_corners, logits.device)
-            for size, wanted in zip(logits.shape[2:], target.shape[1:], strict=True)
-        )
-        axes = rows, columns
-        labels = target.contiguous()
-        sums, counts, *stats = _score(logits, labels, ignore_index, None, logits.stride(), axes)
-        ctx.save_for_backward(logits, labels, *stats)
-        ctx.ignore_index, ctx.align_corners, ctx.axes = ignore_index, align_corners, axes
-        ctx.mark_non_differentiable(*counts)
-        return sums, *counts
+def _resized_class_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
+) -> Outputs:
+    axes = _axes(logits, target, align_corners)
+    return _score(logits, target, ignore_index, None, logits.stride(), axes)
 
-    @staticmethod
-    def backward(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        logits, labels, *stats = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            rest = labels, ctx.ignore_index, ctx.align_corners
-            grad = plain_gradient(PLAIN.resized_class_sums, (grad_sums,), logits, *rest)
-            return grad, None, None, None
-        y, x = ctx.axes
-        num_images, num_classes, height, width = logits.shape
-        classes = classes_of_tile(num_classes)
-        columns = min(MAX_COLUMNS, _power_of_2(width))
-        grad = torch.empty_like(logits, dtype=torch.float32)
-        tiles = num_images * _ceil_div(num_classes, classes)
-        with _on(logits):
-            _kernels().differentiate_resized[(_ceil_div(width, columns) * height * tiles,)](
-                logits,
-                labels,
-                grad_sums.contiguous(),
-                *stats,
-                grad,
-                *(y.first, y.weight, x.first, x.weight),
-                *(y.start, y.stop, x.start, x.stop),
-                x.most,
-                *labels.shape[1:],
-                height,
-                width,
-                num_classes,
-                ctx.ignore_index or 0,
-                *logits.stride(),
-                *grad.stride(),
-                IGNORES=ctx.ignore_index is not None,
-                CLASSES=classes,
-                COLUMNS=columns,
-            )
-        return grad.to(logits.dtype), None, None, None
+
+def _differentiate_resized_class_sums(
+    grads: tuple[Tensor],
+    stats: Sequence[Tensor],
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    align_corners: bool,
+) -> Tensor:
+    y, x = _axes(logits, target, align_corners)
+    num_images, num_classes, height, width = logits.shape
+    classes = classes_of_tile(num_classes)
+    columns = min(MAX_COLUMNS, _power_of_2(width))
+    grad = torch.empty_like(logits, dtype=torch.float32)
+    tiles = num_images * _ceil_div(num_classes, classes)
+    with _on(logits):
+        _kernels().differentiate_resized[(_ceil_div(width, columns) * height * tiles,)](
+            logits,
+            target,
+            grads[0].contiguous(),
+            *stats,
+            grad,
+            *(y.first, y.weight, x.first, x.weight),
+            *(y.start, y.stop, x.start, x.stop),
+            x.most,
+            *target.shape[1:],
+            height,
+            width,
+            num_classes,
+            ignore_index or 0,
+            *logits.stride(),
+            *grad.stride(),
+            IGNORES=ignore_index is not None,
+            CLASSES=classes,
+            COLUMNS=columns,
+        )
+    return grad
 
 
 def _score(
@@ -247,8 +225,8 @@ def _score(
     weight: Tensor | None,
     strides: tuple[int, ...],
     axes: tuple[_Axis, _Axis],
-) -> tuple[Tensor, tuple[Tensor, ...], Tensor, Tensor]:
-    """(sums, counts, largest logit and 1 / sum exp(x - top) of each pixel)."""
+) -> Outputs:
+    """((sums, *counts), (largest logit and 1 / sum exp(x - top) of each pixel))."""
     num_images, num_classes = logits.shape[:2]
     num_pixels = labels[0].numel()
     resized = axes[0].first is not None
@@ -279,7 +257,7 @@ def _score(
         )
     check_in_a_later_step(id_range[:, 0].amin(), id_range[:, 1].amax(), num_classes)
     total = sums.sum(0, dtype=torch.float64).float()
-    return total, counts.sum(0, dtype=torch.int64).unbind(), tops, scales
+    return (total, *counts.sum(0, dtype=torch.int64).unbind()), (tops, scales)
 
 
 class _Axis(NamedTuple):
@@ -295,6 +273,12 @@ class _Axis(NamedTuple):
     start: Tensor | None = None
     stop: Tensor | None = None
     most: int = 0
+
+
+def _axes(logits: Tensor, target: Tensor, align_corners: bool) -> tuple[_Axis, _Axis]:
+    sizes = zip(logits.shape[2:], target.shape[1:], strict=True)
+    rows, columns = (_axis(*size, align_corners, logits.device) for size in sizes)
+    return rows, columns
 
 
 @lru_cache(maxsize=64)
@@ -341,7 +325,9 @@ def _kernels() -> Any:
 
 
 CUDA = CUDA_TORCH._replace(
-    class_sums=_ClassSums.apply,
-    resized_class_sums=_ResizedClassSums.apply,
-    pixel_nll=_PixelNll.apply,
+    class_sums=differentiated(Operation(_class_sums, _differentiate_class_sums, PLAIN.class_sums)),
+    resized_class_sums=differentiated(
+        Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
+    ),
+    pixel_nll=differentiated(Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
 )

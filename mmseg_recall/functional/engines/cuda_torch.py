@@ -7,51 +7,13 @@ so that few additions meet at one address.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels
-from .plain import PLAIN, plain_gradient
-
-
-class _Operation(NamedTuple):
-    """A function of logits, target, ignore_index and what else it needs, and its gradient."""
-
-    forward: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]]
-    """-> (outputs, what the backward takes)."""
-    backward: Callable[..., Tensor]
-    """(what it takes, gradients of the outputs) -> gradient of the logits."""
-    plain: Callable[..., Any]
-    """The same by torch operations, for a gradient that is itself to be differentiated."""
-    differentiable: int = 1
-    """How many outputs, the first ones, have a gradient."""
-
-
-class _Saving(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, op: _Operation, logits: Tensor, target: Tensor, *options: Any
-    ) -> tuple[Tensor, ...]:
-        outputs, saved = op.forward(logits, target, *options)
-        ctx.save_for_backward(logits, target, *saved)
-        ctx.op, ctx.options = op, options
-        ctx.mark_non_differentiable(*outputs[op.differentiable :])
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, *saved = ctx.saved_tensors
-        grads = grads[: ctx.op.differentiable]
-        if torch.is_grad_enabled():
-            grad = plain_gradient(ctx.op.plain, grads, logits, target, *ctx.options)
-        else:
-            grad = ctx.op.backward(*saved, *grads).to(logits.dtype)
-        return None, grad, None, *[None] * len(ctx.options)
+from .operation import Operation, differentiated
+from .plain import PLAIN
 
 
 def usable(logits: Tensor) -> bool:
@@ -110,8 +72,9 @@ def _class_sums(
 
 
 def _differentiate_class_sums(
-    p: Tensor, labels: Tensor, valid: Tensor, factor: Tensor | None, grad: Tensor
+    grads: tuple[Tensor], saved: tuple[Tensor, Tensor, Tensor, Tensor | None], *_: object
 ) -> Tensor:
+    (grad,), (p, labels, valid, factor) = grads, saved
     factors = torch.where(valid.unsqueeze(1), grad[labels], 0.0)
     return _of_score(p, labels, factors if factor is None else factors * factor)
 
@@ -136,7 +99,10 @@ def _pixel_nll(
     return (nll.squeeze(1), valid), (p, labels, valid)
 
 
-def _differentiate_pixel_nll(p: Tensor, labels: Tensor, valid: Tensor, grad: Tensor) -> Tensor:
+def _differentiate_pixel_nll(
+    grads: tuple[Tensor], saved: tuple[Tensor, Tensor, Tensor], *_: object
+) -> Tensor:
+    (grad,), (p, labels, valid) = grads, saved
     return _of_score(p, labels, torch.where(valid, grad, 0.0).unsqueeze(1))
 
 
@@ -164,9 +130,10 @@ def _soft_counts(
 
 
 def _differentiate_soft_counts(
-    p: Tensor, p_true: Tensor, labels: Tensor, of_intersection: Tensor, of_mass: Tensor
+    grads: tuple[Tensor, Tensor], saved: tuple[Tensor, Tensor, Tensor], *_: object
 ) -> Tensor:
     """p_c (m_c - sum_k p_k m_k - i_y p_y) + [c = y] i_y p_y."""
+    (of_intersection, of_mass), (p, p_true, labels) = grads, saved
     spread = [1] * (labels.dim() - 2)
     grad = p * of_mass.view(*of_mass.shape, *spread)
     factors = of_intersection.expand(len(p), -1).gather(1, labels.flatten(1)).view_as(labels)
@@ -198,26 +165,19 @@ def _seesaw(
     return (nll.sum(dtype=torch.float64).to(nll.dtype),), (p, labels, factor.unsqueeze(1))
 
 
-def _differentiate_seesaw(p: Tensor, labels: Tensor, factor: Tensor, grad: Tensor) -> Tensor:
+def _differentiate_seesaw(
+    grads: tuple[Tensor], saved: tuple[Tensor, Tensor, Tensor], *_: object
+) -> Tensor:
+    (grad,), (p, labels, factor) = grads, saved
     return _of_score(p, labels, grad * factor)
 
 
-def _applied(operation: _Operation) -> Callable[..., Any]:
-    return partial(_Saving.apply, operation)
-
-
-def _total_of_seesaw(*arguments: Any) -> Tensor:
-    return _applied(_SEESAW)(*arguments)[0]
-
-
-_SEESAW = _Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)
-
 CUDA_TORCH = PLAIN._replace(
-    class_sums=_applied(_Operation(_class_sums, _differentiate_class_sums, PLAIN.class_sums)),
+    class_sums=differentiated(Operation(_class_sums, _differentiate_class_sums, PLAIN.class_sums)),
     resized_class_sums=_resized_class_sums,
-    pixel_nll=_applied(_Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
-    soft_counts=_applied(
-        _Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, 2)
+    pixel_nll=differentiated(Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
+    soft_counts=differentiated(
+        Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, 2)
     ),
-    seesaw=_total_of_seesaw,
+    seesaw=differentiated(Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
 )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -132,15 +129,6 @@ def _lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int | None) ->
     used = present.unsqueeze(1) & valid[order]
     per_class = torch.where(used, errors.gather(1, order) * slope, 0.0).sum(1)
     return per_class.sum() / present.sum().clamp_min(1) + 0 * p.sum()
-
-
-def plain_gradient(
-    function: Callable[..., Any], grads: tuple[Tensor, ...], logits: Tensor, *arguments: Any
-) -> Tensor:
-    """The gradient of the logits for those of the first outputs, itself to be differentiated."""
-    outputs = function(logits, *arguments)
-    outputs = outputs[: len(grads)] if isinstance(outputs, tuple) else outputs
-    return torch.autograd.grad(outputs, logits, grads, create_graph=True)[0]
 
 
 PLAIN = Engine(_class_sums, _resized_class_sums, _pixel_nll, _soft_counts, _seesaw, _lovasz_softmax)
