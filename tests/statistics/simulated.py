@@ -7,6 +7,15 @@ import numpy as np
 from mmseg_recall.evaluation import Areas
 
 SHARES = np.array([0.6, 0.3, 0.08, 0.02])
+# How much of the variance of a difference is due to the images, at two seeds, is their name.
+RATIOS = {
+    '0%': {'by_seed': 0.3, 'by_scene': 0.02, 'by_both': 0.02},
+    '10%': {'by_seed': 0.2, 'by_scene': 0.2, 'by_both': 0.05},
+    '50%': {'by_seed': 0.1, 'by_scene': 0.3, 'by_both': 0.1},
+    '80%': {'by_seed': 0.05, 'by_scene': 0.3, 'by_both': 0.05},
+    '95%': {'by_seed': 0.0, 'by_scene': 0.4, 'by_both': 0.1},
+    'seeds by images': {'by_seed': 0.02, 'by_scene': 0.02, 'by_both': 0.4},
+}
 
 
 def simulated(
