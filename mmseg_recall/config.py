@@ -204,6 +204,8 @@ def loss_name(*components: Component) -> str:
     Example:
         >>> loss_name(dict(type='RecallLoss', momentum=0.5), dict(type='DiceLoss', loss_weight=3.0))
         'Recall momentum=0.5 + Dice'
+        >>> loss_name(dict(type='RecallLoss', schedule=dict(kind='linear')))
+        'Recall schedule=linear'
     """
     names = []
     for loss in components:
@@ -211,9 +213,14 @@ def loss_name(*components: Component) -> str:
         if name == 'CrossEntropyLoss':
             name = 'BinaryCE' if loss.get('use_sigmoid') else 'CE'
         options = {k: v for k, v in loss.items() if k not in NOT_THE_LOSS and v is not None}
-        listed = (f'{k}={v}' for k, v in sorted(options.items()))
+        listed = (f'{k}={_in_short(v)}' for k, v in sorted(options.items()))
         names.append(' '.join([name.removesuffix('Loss'), *listed]))
     return ' + '.join(names)
+
+
+def _in_short(option: Any) -> str:
+    """Of a dict, as a schedule is one, its values."""
+    return '/'.join(map(str, option.values())) if isinstance(option, dict) else str(option)
 
 
 def imbalance_losses(cfg: Config) -> list[Component]:

@@ -28,6 +28,7 @@ from .class_counts import (
     load_class_counts,
     load_class_names,
 )
+from .schedule import Schedule
 
 
 class SegmentationLoss(nn.Module):
@@ -212,15 +213,22 @@ class ClassWeightedLoss(SegmentationLoss):
             mean cross-entropy; 'weights' by the sum of the weights, as F.cross_entropy does.
         sync_stats: Sum the counts over all ranks. With False each rank is on its own.
         impl: See :func:`mmseg_recall.functional.class_nll_sums`.
+        schedule: Arguments of :class:`~mmseg_recall.losses.schedule.Schedule`: weights that move
+            from or to 1 as the training goes on. Their batches are counted in the checkpoint.
         kwargs: Of :class:`SegmentationLoss`.
 
     Attributes:
         last_counts: ClassCounts of the last batch, over all ranks, for hooks that log.
+        batches: Training batches so far, () int64; None before the first, and without a schedule.
+
+    Raises:
+        ValueError: An unknown normalization or impl; a schedule that is none.
     """
 
     # Whether the value follows from class_nll_sums alone, which the fused tail asks. Decided when
     # the class is made: in a compiled graph torch 2.4 does not recognise a method.
     has_class_sums = True
+    running_names: tuple[str, ...] = ('batches',)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -234,6 +242,7 @@ class ClassWeightedLoss(SegmentationLoss):
         normalization: str = 'pixels',
         sync_stats: bool = True,
         impl: str = 'auto',
+        schedule: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -243,6 +252,10 @@ class ClassWeightedLoss(SegmentationLoss):
         self.normalization = normalization
         self.sync_stats = sync_stats
         self.impl = impl
+        self.schedule = None if schedule is None else Schedule(**schedule)
+        if self.schedule is not None:
+            self.schedule.check()
+        self.batches: Tensor | None = None
         self.last_counts: ClassCounts | None = None
         self._last_weight = torch.empty(0)
 
@@ -267,11 +280,21 @@ class ClassWeightedLoss(SegmentationLoss):
         world_size = num_ranks(self.sync_stats)
         if world_size > 1:
             counts = ClassCounts(*sum_over_ranks(torch.stack(counts))[0])
-        weight = self.class_weight(counts)
+        weight = self._scheduled(self.class_weight(counts))
         # Not by nn.Module.__setattr__, which looks each up among parameters and modules.
         self.__dict__.update(last_counts=counts, _last_weight=weight.detach())
         value = weighted_mean(sums, weight, counts.pixels, self.normalization)
         return value if world_size == 1 else world_size * value
+
+    def _scheduled(self, weight: Tensor) -> Tensor:
+        if self.schedule is None:
+            return weight
+        none = torch.zeros((), dtype=torch.long, device=weight.device)
+        batches = self.running('batches', none)
+        batches = none if batches is None else batches
+        if self.training:
+            self.batches = batches + 1
+        return torch.lerp(torch.ones_like(weight), weight, self.schedule.mix(batches).to(weight))
 
     @property
     def last_weight(self) -> Tensor | None:

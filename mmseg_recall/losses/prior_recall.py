@@ -15,8 +15,7 @@ class PriorRecallLoss(InverseFrequencyLoss, RecallLoss):
         L = - (1 / N) sum_n w_{y_n}^e (1 - R_{y_n}) log p_n
 
     with w of :class:`InverseFrequencyLoss` and R of :class:`RecallLoss`, and the options of both:
-    ``exponent`` e, ``mode``, ``momentum``, ``smoothing``, ``begin`` (batches in which the recall's
-    factor is 1).
+    ``exponent`` e, ``mode``, ``momentum`` and ``smoothing``.
 
     Args:
         class_counts: See :class:`ClassCountsLoss`.

@@ -22,8 +22,6 @@ class RecallLoss(ClassWeightedLoss):
         momentum: m in [0, 1): the weight comes from a running recall m R + (1 - m) R_batch,
             updated in training for the classes present only, and kept in the checkpoint.
         smoothing: s >= 0, in pixels: 1 - R becomes (FN + s) / (N + s).
-        begin: Training batches in which every class weighs 1, before recall takes over; how many
-            there were is kept in the checkpoint. The running recall follows from the first on.
         kwargs: Of :class:`ClassWeightedLoss` and :class:`SegmentationLoss`.
 
     Raises:
@@ -42,37 +40,20 @@ class RecallLoss(ClassWeightedLoss):
     default_name = 'loss_recall'
     running_names = ('running_recall', 'batches')
 
-    def __init__(
-        self,
-        momentum: float = 0.0,
-        smoothing: float = 0.0,
-        begin: int = 0,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, momentum: float = 0.0, smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f'momentum must be in [0, 1), got {momentum}')
         if not 0 <= smoothing < float('inf'):
             raise ValueError(f'smoothing must be >= 0 and finite, got {smoothing}')
-        if not (isinstance(begin, int) and begin >= 0):
-            raise ValueError(f'begin must be a number of iterations, 0 or more, got {begin}')
         self.momentum = momentum
         self.smoothing = smoothing
-        self.begin = begin
         self.running_recall: Tensor | None = None
-        self.batches: Tensor | None = None
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
         weight = recall_weight(counts, self.smoothing)
         if self.momentum:
             weight = 1.0 - self._mix(1.0 - weight)
-        if self.begin:
-            none = counts.pixels.new_zeros(())
-            batches = self.running('batches', none)
-            batches = none if batches is None else batches
-            weight = torch.where(batches < self.begin, 1.0, weight)
-            if self.training:
-                self.batches = batches + 1
         return weight
 
     def _mix(self, batch_recall: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ def swap_loss(cfg: Config, report: Report | None = None) -> Config:
     head of one channel (two classes) the sigmoid one. Each new loss keeps the ``loss_weight`` of
     the one it replaces, and its ``loss_name`` where that is not the default. Every other loss
     stays. Where the new loss takes ``class_counts`` and ``imbalance_loss`` gives none, the config's
-    top-level ``class_counts`` (each of our dataset bases has one) is filled in.
+    top-level ``class_counts`` (each of our dataset bases has one) is filled in; so is the length of
+    the training as the end of a ``schedule`` that gives none.
 
     ``imbalance_loss`` may be a list: the sum of its losses then takes the place of each
     cross-entropy, and a ``loss_weight`` in it is a factor on that of the head.
@@ -114,6 +115,8 @@ def _complete_losses(cfg: Config) -> list[Component]:
         _loss_class(loss, 'imbalance_loss')
         if needs_class_counts(loss) and 'class_counts' in cfg:
             loss.setdefault('class_counts', cfg.class_counts)
+        if 'schedule' in loss:
+            loss['schedule'] = _until_the_end(loss['schedule'], cfg)
     if len(new) == 1 and 'loss_weight' in new[0] and not isinstance(cfg.imbalance_loss, list):
         raise ValueError(
             'imbalance_loss.loss_weight has no effect: each head keeps its own. Set '
@@ -124,6 +127,14 @@ def _complete_losses(cfg: Config) -> list[Component]:
             f'imbalance_loss is a list of losses of different types, got {cfg.imbalance_loss}'
         )
     return new
+
+
+def _until_the_end(schedule: Component, cfg: Config) -> Component:
+    """A schedule of weights that ends with the training, unless it says when."""
+    length = (cfg.get('train_cfg') or {}).get('max_iters')
+    if length is None or schedule.get('kind') == 'step':
+        return schedule
+    return {'until': length, **schedule}
 
 
 def _loss_class(loss: Component, place: str) -> type:

@@ -137,7 +137,7 @@ class _Runner:
     [
         dict(type='LDAMLoss', class_counts=[*COUNTS, 0], scale=2.0),
         dict(type='SoftmaxFocalLoss', gamma=1.0),
-        dict(type='RecallLoss', begin=9),
+        dict(type='RecallLoss', schedule=dict(kind='step', start=0.0, end=1.0, begin=9)),
         dict(type='CrossEntropyLoss'),
     ],
     ids=lambda loss: loss['type'],

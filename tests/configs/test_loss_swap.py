@@ -260,3 +260,31 @@ def test_a_tuple_of_losses_is_a_list():
         dict(type='RecallLoss', loss_weight=1.0),
         DICE,
     ]
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'filled'),
+    [
+        (dict(kind='linear'), dict(kind='linear', until=80)),
+        (dict(begin=3, until=9), dict(begin=3, until=9)),
+        (dict(kind='step', begin=3), dict(kind='step', begin=3)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('several', [False, True])
+def test_a_schedule_of_weights_ends_with_the_training(schedule, filled, several):
+    new = dict(RECALL, schedule=schedule)
+    cfg = config(loss=[new, DICE] if several else new, train_cfg=dict(max_iters=80))
+    swapped = swap_loss(cfg)
+    loss = as_list(swapped.model.decode_head.loss_decode)[0]
+    assert loss.schedule == filled
+    assert as_list(cfg.imbalance_loss)[0].schedule == schedule
+    MODELS.build(loss)
+    assert as_list(swap_loss(swapped).model.decode_head.loss_decode)[0].schedule == filled
+
+
+def test_a_schedule_needs_a_length_that_is_counted_in_iterations():
+    loss = dict(RECALL, schedule=dict(kind='linear'))
+    swapped = swap_loss(config(loss=loss, train_cfg=dict(max_epochs=80)))
+    with pytest.raises(ValueError, match=r'schedule.until, .*train_cfg.max_iters'):
+        MODELS.build(swapped.model.decode_head.loss_decode)

@@ -33,7 +33,7 @@ NUM_CLASSES = 19
 COUNTS = [10**6 // (c + 1) for c in range(NUM_CLASSES)]
 # Beside the defaults of every loss.
 OPTIONS: list[dict[str, Any]] = [
-    dict(type='RecallLoss', smoothing=1.0, begin=1, normalization='weights'),
+    dict(type='RecallLoss', smoothing=1.0, schedule=dict(until=2), normalization='weights'),
     *(dict(type='MetricWeightedLoss', metric=m) for m in ('precision', 'tversky', 'dice')),
     dict(type='InverseFrequencyLoss', mode='median', exponent=0.5),
     dict(type='ClassBalancedLoss', beta=0.999),

@@ -39,7 +39,10 @@ def state_after(work_dir: Path, iterations: int, loss: dict, ema: dict) -> dict[
 @pytest.mark.parametrize(
     ('loss', 'kept'),
     [
-        (dict(type='RecallLoss', momentum=0.9, begin=2), ['running_recall', 'batches']),
+        (
+            dict(type='RecallLoss', momentum=0.9, schedule=dict(until=3)),
+            ['running_recall', 'batches'],
+        ),
         (dict(type='SeesawLoss'), ['pixels']),
     ],
     ids=['RecallLoss', 'SeesawLoss'],

@@ -28,7 +28,8 @@ def test_weights_of_one_give_mean_cross_entropy(batch: Batch) -> None:
     sums, counts = class_nll_sums(batch.logits, batch.target)
     value = weighted_mean(sums, torch.ones(batch.num_classes).double(), counts.pixels)
     # Before recall takes over.
-    assert torch.equal(value, RecallLoss(begin=1)(batch.logits, batch.target))
+    later = dict(kind='step', start=0.0, end=1.0, begin=1)
+    assert torch.equal(value, RecallLoss(schedule=later)(batch.logits, batch.target))
     if batch.valid.any():
         expected = F.cross_entropy(batch.logits.double(), batch.target, ignore_index=255)
         torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6)
@@ -127,15 +128,16 @@ def test_running_recall_is_kept_in_the_checkpoint() -> None:
 
 
 def test_it_starts_afresh_for_another_number_of_classes() -> None:
-    trained = RecallLoss(momentum=0.9, begin=2)
+    later = dict(kind='step', start=0.0, end=1.0, begin=2)
+    trained = RecallLoss(momentum=0.9, schedule=later)
     for _ in range(3):
         trained(*logits_with_recall(1, 4))
-    loss = RecallLoss(momentum=0.9, begin=2)
+    loss = RecallLoss(momentum=0.9, schedule=later)
     loss.load_state_dict(trained.state_dict())
     with pytest.warns(UserWarning, match='3 classes and the logits have 4') as said:
         loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
         loss(torch.zeros(1, 4, 2), torch.zeros(1, 2).long())
-    assert loss.last_weight[0] == 1  # begin counts anew
+    assert loss.last_weight[0] == 1  # the batches are counted anew
     assert loss.running_recall[0] == 1 and loss.running_recall[1:].isnan().all()
     assert len(said) == 1
 
@@ -144,22 +146,6 @@ def test_smoothing() -> None:
     loss = RecallLoss(smoothing=1.0)
     loss(*logits_with_recall(4, 4))
     assert loss.last_weight[0] == 1 / 5
-
-
-def test_recall_begins_where_a_resumed_training_goes_on() -> None:
-    batch = logits_with_recall(1, 4)
-    loss = RecallLoss(begin=2, momentum=0.5)
-    loss(*batch)
-    assert loss.last_weight[0] == 1
-    assert loss.last_weight[1:].isnan().all()
-    loss.eval()(*batch)  # validation is no training
-    resumed = RecallLoss(begin=2, momentum=0.5)
-    resumed.load_state_dict(loss.state_dict())
-    weights = []
-    for _ in range(2):
-        resumed(*batch)
-        weights.append(resumed.last_weight[0].item())
-    assert weights == [1, 0.75]
 
 
 def test_weights_normalization_is_a_mean_weight_of_one() -> None:
@@ -217,8 +203,6 @@ def test_precision_weight_rewards_false_positives() -> None:
         dict(momentum=float('nan')),
         dict(smoothing=-1.0),
         dict(smoothing=float('inf')),
-        dict(begin=-1),
-        dict(begin=0.5),
         dict(normalization='sum'),
         dict(impl='fast'),
     ],

@@ -50,7 +50,9 @@ class Model(nn.Module):
 
 
 @pytest.mark.parametrize('update_buffers', [False, True])
-@pytest.mark.parametrize('make', [lambda: RecallLoss(momentum=0.9, begin=2), SeesawLoss])
+@pytest.mark.parametrize(
+    'make', [lambda: RecallLoss(momentum=0.9, schedule=dict(until=3)), SeesawLoss]
+)
 def test_an_average_of_the_model(make, update_buffers: bool) -> None:
     """EMAHook copies the model before its first batch."""
     model = Model(make())

@@ -2,7 +2,7 @@ from hypothesis import strategies as st
 
 from .common import Pixels, Result, class_counts, exponents, normalizations, weighted_cross_entropy
 from .inverse_frequency import static_weight
-from .recall import GRADCHECK, recall_options, recall_weight  # noqa: F401
+from .recall import recall_options, recall_weight
 
 
 def options(num_classes: int) -> st.SearchStrategy[dict]:

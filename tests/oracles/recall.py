@@ -2,13 +2,9 @@ from hypothesis import strategies as st
 
 from .common import Pixels, Result, count, normalizations, weighted_cross_entropy
 
-# Finite differences take more than one batch.
-GRADCHECK = dict(begin=0)
-
 # Smoothing and floor not below what float32 can weigh.
 recall_options = dict(
     smoothing=st.just(0.0) | st.floats(1e-6, 10),
-    begin=st.sampled_from([0, 1]),
 )
 
 
@@ -20,12 +16,9 @@ def recall_weight(
     pixels: Pixels,
     num_classes: int,
     smoothing: float = 0.0,
-    begin: int = 0,
 ) -> list[float]:
     """Of the first batch."""
     n, tp, _ = count(pixels, num_classes)
-    if begin:
-        return [1.0] * num_classes
     return [
         (n[c] - tp[c] + smoothing) / (n[c] + smoothing) if n[c] else 0.0 for c in range(num_classes)
     ]
