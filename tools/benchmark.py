@@ -10,12 +10,13 @@ import argparse
 import glob
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import DictAction
 
 import mmseg_recall  # noqa: F401  (registers the losses)
-from mmseg_recall.comparison import plan_runs, run_all
+from mmseg_recall.comparison import plan_runs, run_all, run_frozen, tune
 from mmseg_recall.comparison.plan import CHECKPOINT_RULES
 
 LOSSES = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'losses'
@@ -43,9 +44,29 @@ def main() -> None:
         help='which checkpoint of every run is tested, default: last',
     )
     parser.add_argument(
+        '--frozen',
+        type=int,
+        default=0,
+        metavar='VIEWS',
+        help='train the heads only, on features of so many augmented views of each training image',
+    )
+    parser.add_argument(
+        '--tune',
+        nargs='+',
+        type=float,
+        metavar='LR',
+        help='learning rates of which each loss gets the one that is best on the validation images',
+    )
+    parser.add_argument(
+        '--budget', type=int, help='training iterations of all trials of a loss by --tune'
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='overrides of the config, as key=value'
     )
     args = parser.parse_args()
+    if (args.tune is None) != (args.budget is None):
+        parser.error('--tune and --budget need each other')
+    run = run_frozen if args.frozen else partial(run_all, jobs=args.jobs)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     configs = [
         path
@@ -60,8 +81,11 @@ def main() -> None:
             losses_dir=LOSSES,
             checkpoint=args.checkpoint,
             cfg_options=args.cfg_options,
+            frozen=args.frozen,
         )
-        failures = run_all(plans, args.out, args.jobs)
+        if args.tune:
+            plans = tune(plans, args.out, args.tune, args.budget, run)
+        failures = run(plans, args.out)
     except (ImportError, OSError, ValueError) as error:
         parser.exit(2, f'{error}\n')
     if failures:

@@ -5,6 +5,8 @@ from ..stack import check_stack
 check_stack()
 
 from .benchmark import run_all  # noqa: E402
+from .frozen import run_frozen  # noqa: E402
 from .plan import Plan, plan_runs  # noqa: E402
+from .tuning import tune  # noqa: E402
 
-__all__ = ['Plan', 'plan_runs', 'run_all']
+__all__ = ['Plan', 'plan_runs', 'run_all', 'run_frozen', 'tune']

@@ -90,7 +90,7 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
             built: nothing is started then.
     """
     manifest = claim(out, 'benchmark')
-    pending = [plan for plan in plans if not _is_complete(plan, out)]
+    pending = [plan for plan in plans if not is_complete(plan, out)]
     configs = {plan.name: parse_config(plan.config, plan.config_file) for plan in pending}
     refuse_what_cannot_start(pending, configs)
     write_manifest(out, manifest)
@@ -138,7 +138,7 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
                     show(f'[red]failed[/]  {escape(f"{plan.name}: {failures[plan.name]}")}')
                 else:
                     metrics = record['metrics']
-                    show(f'[green]done[/]    {escape(plan.name)}: {_summary(metrics)}')
+                    show(f'[green]done[/]    {escape(plan.name)}: {summary(metrics)}')
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -149,7 +149,8 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
     return failures
 
 
-def _summary(metrics: dict[str, float]) -> str:
+def summary(metrics: dict[str, float]) -> str:
+    """The means of a run, for a line on the screen."""
     return '  '.join(f'{name} {metrics[name]:.2f}' for name in SHOWN if name in metrics)
 
 
@@ -173,7 +174,8 @@ def _watch(
         progress.update(overall, completed=done)
 
 
-def _is_complete(plan: Plan, out: Path) -> bool:
+def is_complete(plan: Plan, out: Path) -> bool:
+    """Whether a run has its record; ValueError if it is of another config."""
     config = out / f'{plan.name}.py'
     for path in (config.with_suffix(''), config.with_suffix('.json')):
         if path.exists() and not config.exists():

@@ -72,6 +72,7 @@ def describe(cfg: Config) -> dict[str, Any]:
             classifier made from a trained one has the key and the family of that training.
         model, dataset, data_root, schedule: In words.
         iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
+        tuning: Of a tuned loss, see :func:`mmseg_recall.comparison.tuning.tune`; None of others.
     """
     loss, own = loss_label(cfg), identity(cfg)
     trained = _trained_config(cfg) if is_classification(cfg) else None
@@ -82,7 +83,8 @@ def describe(cfg: Config) -> dict[str, Any]:
     model = backbone.get('model_name') or f'{type_name(backbone)}{depth}'
     if not is_classification(cfg):
         head_name = type_name(predicting_head(cfg.model)).removesuffix('Head')
-        model = f'{ARCHITECTURES.get(head_name, head_name)} {model}'
+        frozen = ', frozen' if 'frozen_features' in cfg else ''
+        model = f'{ARCHITECTURES.get(head_name, head_name)} {model}{frozen}'
     dataset = next(datasets(cfg.test_dataloader.dataset))
     train_cfg = cfg.get('train_cfg') or {}
     iterations = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
@@ -103,6 +105,7 @@ def describe(cfg: Config) -> dict[str, Any]:
         'schedule': f'{iterations} {unit}, batch {batch_size}',
         'iterations': iterations,
         'batch_size': batch_size,
+        'tuning': cfg.get('tuning'),
     }
 
 

@@ -80,6 +80,12 @@ def identity(cfg: Config) -> Identity:
     setup = {k: v for k, v in values.items() if k not in NOT_THE_RUN and v is not None}
     asked = ('imbalance_loss', 'loss_decode', 'class_counts')
     loss = {k: setup.pop(k) for k in asked if k in setup}
+    if 'tuning' in setup:
+        # How it was tuned is the same for all; what was found is the loss's own.
+        setup['tuning'] = dict(setup['tuning'])
+        loss['tuning.trials'] = setup['tuning'].pop('trials')
+        setup['optim_wrapper'] = {**setup['optim_wrapper'], 'optimizer': None}
+        loss['optim_wrapper.optimizer'] = values['optim_wrapper']['optimizer']
     if setup.get('runner_type') in RUNNERS_THAT_SWAP:
         del setup['runner_type']
     model = setup.get('model')

@@ -50,6 +50,7 @@ def plan_runs(
     losses_dir: Path,
     checkpoint: str = 'last',
     cfg_options: dict[str, Any] | None = None,
+    frozen: int = 0,
 ) -> list[Plan]:
     """Every config with every loss and every seed.
 
@@ -63,6 +64,8 @@ def plan_runs(
         checkpoint: 'last' or 'best', the same for all runs.
         cfg_options: Overrides of every config, as ``--cfg-options`` of mmseg. ``{seed}`` in
             ``load_from`` is the seed of the run.
+        frozen: How many views of each training image the heads are trained on, by
+            :func:`mmseg_recall.comparison.run_frozen`; 0 for runs that train the whole model.
 
     Returns:
         One plan a run; all losses of a seed before the next seed, so that a comparison that is
@@ -86,6 +89,8 @@ def plan_runs(
                 if loss:
                     _set_loss(cfg, loss, losses_dir)
                 cfg.merge_from_dict(cfg_options or {})
+                if frozen:
+                    cfg.frozen_features = dict(views=frozen)
                 _prepare(cfg, seed, checkpoint, path)
                 name = run_name(Path(path).stem, loss_label(cfg), seed)
                 plans.append(Plan(name, str(path), cfg.dump(), seed, checkpoint))

@@ -68,8 +68,8 @@ def complete_record(
         data-set-level metric can be computed again, ``image_areas`` those of each image, see
         :mod:`mmseg_recall.comparison.image_areas`; ``metrics`` is what the test printed, in per
         cent; ``curves`` see :func:`mmseg_recall.comparison.work_dir.weight_curves`; ``panel`` see
-        :mod:`mmseg_recall.comparison.panel`. Of a classifier, images are counted as pixels are,
-        and there is no panel.
+        :mod:`mmseg_recall.comparison.panel`. Of a classifier, images are counted as pixels are.
+        Neither it nor a head on frozen features has a panel.
 
     Raises:
         ValueError: The metrics are not those of the areas.
@@ -98,7 +98,9 @@ def complete_record(
         'seconds_per_iteration': seconds,
         'memory_mib': {'process': process_memory, 'gpu': gpu_memory},
         'curves': W.weight_curves(lines),
-        'panel': [] if classifies else make_panel(cfg, images, classes, work_dir / 'predictions'),
+        'panel': []
+        if classifies or 'frozen_features' in cfg
+        else make_panel(cfg, images, classes, work_dir / 'predictions'),
     }
 
 

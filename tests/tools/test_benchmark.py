@@ -18,7 +18,7 @@ def configs_of(names: list[str], monkeypatch) -> list[str]:
     """The configs that are planned."""
     seen: list[str] = []
     monkeypatch.setattr(comparison, 'plan_runs', lambda configs, *_, **__: seen.extend(configs))
-    monkeypatch.setattr(comparison, 'run_all', lambda *_: {})
+    monkeypatch.setattr(comparison, 'run_all', lambda *_, **__: {})
     tool = str(ROOT / 'tools' / 'benchmark.py')
     monkeypatch.setattr(sys, 'argv', [tool, *names, '--out', 'out'])
     runpy.run_path(tool, run_name='__main__')

@@ -1,0 +1,260 @@
+"""Train decode heads on features of a frozen backbone: the same comparison in minutes.
+
+A head is trained with the config's loss, optimiser and schedule on features that are computed once
+(:mod:`mmseg_recall.comparison.features`), and leaves the record of any other run; its ``setup``
+says that the backbone was frozen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.runner import set_random_seed
+from mmseg.models.utils import resize
+from mmseg.registry import DATASETS, METRICS, MODELS
+from mmseg.utils import register_all_modules
+from rich.console import Console
+from torch import Tensor, nn
+
+from ..config import argument, as_list, predicting_head, segmentor
+from ..evaluation import Areas
+from ..evaluation.areas import iou
+from ..evaluation.operating_point import average_precision, fit_offsets
+from ..files import write_atomically
+from ..literal_config import parse_config
+from ..models.rewrite import rewrite
+from ..out_folder import claim, write_manifest
+from .benchmark import is_complete, summary
+from .features import Item, load_features
+from .plan import Plan, areas_metric
+from .record import complete_record, failed_record, failure_of, write_record
+
+FEATURES = 'features'
+# Of the pixels by which operating points are compared.
+GRID = 4
+MAX_PIXELS = 300_000
+# Of an operating point, over the classes.
+MEANS = {
+    'mAP': 'average_precision',
+    'mIoU_as_is': 'IoU',
+    'mIoU_with_offsets': 'IoU_with_offsets',
+}
+
+
+def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
+    """Train and test the head of every plan on frozen features, one after the other.
+
+    A run with a complete record is skipped; one that diverges is recorded as failed, and the others
+    go on.
+
+    Args:
+        plans: Of :func:`mmseg_recall.comparison.plan_runs`, with ``frozen`` views.
+        out: Folder of the comparison; the features are kept in ``features`` beside it, which
+            comparisons share.
+
+    Returns:
+        The reason of each failed run, by name; empty if all went well.
+
+    Raises:
+        FileExistsError: ``out`` has something in it that no comparison has made.
+        ValueError: A config cannot be trained on frozen features; ``out`` holds a run of the same
+            name with another config; a file of features is damaged, or of another config.
+    """
+    manifest = claim(out, 'benchmark')
+    pending = [plan for plan in plans if not is_complete(plan, out)]
+    configs = {plan.name: parse_config(plan.config, plan.config_file) for plan in pending}
+    for plan in pending:
+        _refuse(configs[plan.name], plan.config_file)
+    write_manifest(out, manifest)
+    show = Console().print
+    show(f'{len(plans) - len(pending)} of {len(plans)} runs are complete')
+    register_all_modules(init_default_scope=False)
+    MMLogger.get_instance('frozen', log_level='ERROR')  # a metric logs its table otherwise
+    failures = {}
+    for plan in pending:
+        write_atomically(out / f'{plan.name}.py', plan.config.encode())
+        record = _run(plan, configs[plan.name], out)
+        write_record(out / f'{plan.name}.json', record)
+        if record['status'] == 'failed':
+            failures[plan.name] = failure_of(record)
+            show(f'failed  {plan.name}: {failures[plan.name]}', markup=False)
+        else:
+            show(f'done    {plan.name}: {summary(record["metrics"])}', markup=False)
+    return failures
+
+
+def _refuse(cfg: Config, path: str) -> None:
+    model = segmentor(cfg.model)
+    mode = (model.get('test_cfg') or {}).get('mode', 'whole')
+    if mode != 'whole':
+        raise ValueError(
+            f"{path}: model.test_cfg.mode is '{mode}', and features are of whole images: frozen "
+            "features need 'whole'"
+        )
+    if 'max_iters' not in (cfg.get('train_cfg') or {}):
+        raise ValueError(
+            f'{path}: frozen features need train_cfg.max_iters, a number of iterations'
+        )
+    if argument(predicting_head(cfg.model), 'out_channels') == 1:
+        raise ValueError(f'{path}: frozen features need a head with a channel for each class')
+    if cfg.get('load_from'):
+        raise ValueError(
+            f'{path}: load_from has no effect on frozen features, whose backbone is loaded by '
+            'model.backbone.init_cfg: set load_from=None'
+        )
+
+
+def _run(plan: Plan, cfg: Config, out: Path) -> dict[str, Any]:
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    features = out.parent / FEATURES
+    model = build_heads(cfg)
+    iterations = cfg.train_cfg.max_iters
+    start = time.perf_counter()
+    if not train(model, cfg, load_features(cfg, 'train', features)):
+        return failed_record(plan, 'training', None, 'diverged, the loss is not finite')
+    seconds = (time.perf_counter() - start) / iterations
+    metrics, point = test(model, cfg, features, out / plan.name / 'areas.npz')
+    record = complete_record(plan, out / plan.name, f'iter_{iterations}.pth', metrics, None)
+    return {**record, 'seconds_per_iteration': seconds, 'operating_point': point}
+
+
+def build_heads(cfg: Config) -> Any:
+    """The segmentor of a config, with its losses swapped, for features in the place of images."""
+    set_random_seed(cfg.randomness.seed)
+    model = MODELS.build(segmentor(rewrite(cfg).model))
+    model.backbone, model.neck = nn.Identity(), None
+    model.init_weights()
+    return model
+
+
+def train(model: Any, cfg: Config, items: list[Item]) -> bool:
+    """Train the heads by the config's optimiser and schedule; False if the loss is not finite."""
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(one), default_args=dict(optimizer=optimizer))
+        for one in as_list(cfg.get('param_scheduler'))
+    ]
+    batches = _batches(len(items), cfg.train_dataloader.batch_size, cfg.randomness.seed)
+    model.train()
+    loss = torch.zeros(())
+    for _ in range(cfg.train_cfg.max_iters):
+        batch = [items[index] for index in next(batches)]
+        losses = model.loss(_stack(batch), [item.sample() for item in batch])
+        loss, _ = model.parse_losses(losses)
+        optimizer.update_params(loss)
+        for scheduler in schedulers:
+            scheduler.step()
+    return math.isfinite(loss.item())
+
+
+def _batches(length: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Each item once before any comes again; a batch may span two rounds."""
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while True:
+        while len(order) < size:
+            order += torch.randperm(length, generator=generator).tolist()
+        yield order[:size]
+        del order[:size]
+
+
+def _stack(batch: list[Item]) -> list[Tensor]:
+    levels = zip(*(item.features for item in batch), strict=True)
+    return [torch.stack(level).float() for level in levels]
+
+
+@torch.no_grad()
+def logits_of(model: Any, item: Item) -> Tensor:
+    """Logits (C, H, W) of an item at the size of its label."""
+    logits = model.encode_decode(_stack([item]), [item.sizes])
+    left, right, top, bottom = item.sizes.get('img_padding_size', (0, 0, 0, 0))
+    height, width = logits.shape[2:]
+    logits = logits[:, :, top : height - bottom, left : width - right]
+    size = item.label.shape[1:]
+    return resize(logits, size, mode='bilinear', align_corners=model.align_corners)[0]
+
+
+def test(
+    model: Any, cfg: Config, features: Path, areas_file: Path
+) -> tuple[dict[str, float], dict[str, list[float]] | None]:
+    """Metrics of the test images and, where there are validation images, the operating point."""
+    model.eval()
+    metric = METRICS.build(dict(areas_metric(cfg), areas_file=str(areas_file)))
+    metric.dataset_meta = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
+    items, kept = load_features(cfg, 'test', features), []
+    for item in items:
+        logits, label = logits_of(model, item), item.label.long()
+        # Not by argmax, which takes five times as long over the first dimension.
+        prediction = logits.max(dim=0, keepdim=True).indices
+        sample = dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=label))
+        metric.process({}, [sample])
+        kept.append(_grid(logits, label, cfg))
+    metrics = {name: float(value) for name, value in metric.evaluate(len(items)).items()}
+    if not cfg.get('val_dataloader'):
+        return metrics, None
+    chosen_on = [
+        _grid(logits_of(model, item), item.label.long(), cfg)
+        for item in load_features(cfg, 'val', features)
+    ]
+    point = operating_point(_pixels(chosen_on), _pixels(kept))
+    means = {name: float(np.nanmean(point[key])) for name, key in MEANS.items()}
+    return {**metrics, **means}, point
+
+
+def _grid(logits: Tensor, label: Tensor, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, C) and labels (n,) of every GRID-th pixel of every GRID-th row that count."""
+    step = slice(GRID // 2, None, GRID)
+    labels = label[0, step, step].flatten().numpy()
+    valid = labels != argument(predicting_head(cfg.model), 'ignore_index')
+    return logits[:, step, step].flatten(1).T.numpy()[valid], labels[valid]
+
+
+def _pixels(images: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Those of all images, or as many as are compared, evenly spaced."""
+    logits, labels = (np.concatenate(parts) for parts in zip(*images, strict=True))
+    step = -(-len(labels) // MAX_PIXELS)
+    return logits[::step].astype(np.float64), labels[::step]
+
+
+def operating_point(
+    val: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+) -> dict[str, list[float]]:
+    """What part of a result is where the line between the classes is drawn, in per cent.
+
+    Args:
+        val: Logits (n, C) and labels (n,) of validation pixels, to fit the offsets on.
+        test: Those that are scored.
+
+    Returns:
+        Of each class: ``average_precision`` of its probability, ``IoU``, ``offsets`` of the logits
+        and ``IoU_with_offsets``. NaN for a class without a pixel.
+    """
+    logits, labels = test
+    offsets = fit_offsets(*val)
+    exps = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exps / exps.sum(axis=1, keepdims=True)
+    return {
+        'average_precision': (100 * average_precision(probabilities, labels)).tolist(),
+        'IoU': (100 * _iou(logits, labels)).tolist(),
+        'offsets': offsets.tolist(),
+        'IoU_with_offsets': (100 * _iou(logits + offsets, labels)).tolist(),
+    }
+
+
+def _iou(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    prediction, classes = logits.argmax(axis=1), logits.shape[1]
+    hits, predicted, label = (
+        np.bincount(ids, minlength=classes)
+        for ids in (labels[prediction == labels], prediction, labels)
+    )
+    return iou(Areas(hits, predicted, label))
