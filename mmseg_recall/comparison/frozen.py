@@ -79,7 +79,7 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
     show = Console().print
     show(f'{len(plans) - len(pending)} of {len(plans)} runs are complete')
     register_all_modules(init_default_scope=False)
-    MMLogger.get_instance('frozen', log_level='ERROR')  # a metric logs its table otherwise
+    MMLogger.get_instance('frozen').setLevel('ERROR')  # a metric logs its table otherwise
     failures = {}
     for plan in pending:
         write_atomically(out / f'{plan.name}.py', plan.config.encode())
