@@ -9,6 +9,7 @@ from ..stack import check_mmpretrain
 check_mmpretrain()
 
 from . import (  # noqa: E402, F401  (importing registers)
+    bbn,
     datasets,
     deferred_reweighting,
     head_runner,
@@ -17,4 +18,5 @@ from . import (  # noqa: E402, F401  (importing registers)
     metrics,
     post_hoc,
     sdn_head,
+    weighted_focal,
 )

@@ -16,6 +16,8 @@ from ..functional import check_shapes, class_balanced_weight
 from ..functional.checks import compute_dtype
 from ..losses.class_counts import ClassCountsSource, load_class_counts
 
+NORMALIZATIONS = ('batch', 'classes')
+
 
 @HOOKS.register_module()
 class DeferredReweightingHook(Hook):
@@ -34,6 +36,8 @@ class DeferredReweightingHook(Hook):
         beta: b in [0, 1).
         class_counts: N_c: a list or a file, as LDAMLoss takes them; None to count the labels of
             the training set.
+        normalization: 'batch': as above; 'classes': L = sum_n w_{y_n} L_n / N with the weights of
+            all C classes of sum C, as the source does for focal loss.
 
     Raises:
         ValueError: An argument out of its range; from training, a training set that does not tell
@@ -46,12 +50,21 @@ class DeferredReweightingHook(Hook):
     """
 
     def __init__(
-        self, begin: int, beta: float = 0.9999, class_counts: ClassCountsSource | None = None
+        self,
+        begin: int,
+        beta: float = 0.9999,
+        class_counts: ClassCountsSource | None = None,
+        normalization: str = 'batch',
     ) -> None:
         if begin < 0:
             raise ValueError(f'begin must be >= 0, got {begin}')
         if not 0 <= beta < 1:
             raise ValueError(f'beta must be in [0, 1), got {beta}')
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f'normalization must be one of {NORMALIZATIONS}, got {normalization!r}'
+            )
+        self.normalization = normalization
         self.begin = begin
         self.beta = beta
         self.class_counts = class_counts
@@ -81,7 +94,7 @@ class DeferredReweightingHook(Hook):
         return args, {**kwargs, 'weight': self.sample_weight(logits, target)}
 
     def sample_weight(self, logits: Tensor, target: Tensor) -> Tensor:
-        """N w_{y_n} / sum_m w_{y_m}, (N,), in the type that losses compute in."""
+        """w_{y_n} as ``normalization`` says, (N,), in the type that losses compute in."""
         check_shapes(logits, target)
         if len(self.weight) != logits.shape[1]:
             raise ValueError(
@@ -89,6 +102,8 @@ class DeferredReweightingHook(Hook):
                 f'have {logits.shape[1]}: check class_counts and num_classes of the head'
             )
         weight = self.weight.to(logits.device)[target]
+        if self.normalization == 'classes':
+            return weight.to(compute_dtype(logits))
         total = torch.stack([weight.sum(), weight.new_tensor(len(weight))])
         all_reduce(total)
         mean = (total[0] / total[1]).clamp_min(torch.finfo(total.dtype).tiny)
@@ -103,8 +118,8 @@ def count_labels(dataset: Any) -> Tensor:
     """
     if not hasattr(dataset, 'get_gt_labels'):
         raise ValueError(
-            f'{type(dataset).__name__} does not tell its labels, which DeferredReweightingHook '
-            'counts: give the hook class_counts, the training samples of each class'
+            f'{type(dataset).__name__} does not tell its labels, which are counted: give it '
+            'get_gt_labels (or give DeferredReweightingHook class_counts)'
         )
     classes = dataset.metainfo.get('classes') or ()
     return torch.bincount(torch.as_tensor(dataset.get_gt_labels()), minlength=len(classes))

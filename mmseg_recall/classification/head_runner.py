@@ -17,8 +17,9 @@ from ..config import parameter
 def swap_head(cfg: Config) -> Config:
     """Put the config's top-level ``head`` into ``model.head``, which keeps its other arguments.
 
-    A loss in it that takes ``class_counts`` and gives none gets the config's top-level
-    ``class_counts`` (each of our data set bases has one). The result may be swapped again.
+    A top-level ``batch_sampler`` becomes that of the training data. A loss in the head that takes
+    ``class_counts`` and gives none gets the config's top-level ``class_counts`` (each of our data
+    set bases has one). The result may be swapped again.
 
     Args:
         cfg: A config with ``model.head`` (``num_classes``, ``in_channels``) and ``head``; it is
@@ -49,6 +50,8 @@ def swap_head(cfg: Config) -> Config:
         )
     cfg = copy.deepcopy(cfg)
     cfg.model.head.update(copy.deepcopy(cfg.head))
+    if 'batch_sampler' in cfg:
+        cfg.train_dataloader.batch_sampler = copy.deepcopy(cfg.batch_sampler)
     for name, loss in cfg.model.head.items():
         is_loss = name.startswith('loss') and isinstance(loss, dict) and 'type' in loss
         if is_loss and _takes_counts(loss):

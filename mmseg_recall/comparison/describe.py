@@ -53,6 +53,8 @@ def _method_label(cfg: Config) -> str:
     if name in POST_HOC:
         tau = f' tau={head["tau"]}' if 'tau' in head else ''
         return f'{POST_HOC[name]}{tau}'
+    if name == 'BBNHead':
+        return 'BBN'
     label = loss_name(head.get('loss', dict(type='CrossEntropyLoss')))
     if name == 'SDNHead':
         return f'SDN ({label})'

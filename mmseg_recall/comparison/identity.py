@@ -27,6 +27,9 @@ NOT_THE_RUN = {
     'custom_imports',
     'fused_tail',
 }
+# What a method of classification brings along beside its head.
+METHOD_HOOKS = ('DeferredReweightingHook', 'CumulativeLearningHook')
+BATCH_SAMPLER = 'BilateralBatchSampler'
 RUNNERS_THAT_SWAP = ('LossRunner', 'HeadRunner')
 SCHEDULE = ('param_scheduler', 'train_cfg', 'default_hooks')
 
@@ -62,9 +65,9 @@ def identity(cfg: Config) -> Identity:
     """Split a config.
 
     Losses are the top-level ``imbalance_loss`` (``loss_decode`` in older configs) and
-    ``class_counts``, and each ``loss*`` of the model; of a classifier its head and the hook that
-    defers its weights, too, which make its method. A seed that stands in ``load_from`` as
-    ``seed3`` is the seed as well.
+    ``class_counts``, and each ``loss*`` of the model; of a classifier its head and the hooks and
+    the batch sampler of its method, too. A seed that stands in ``load_from`` as ``seed3`` is the
+    seed as well.
 
     Example:
         >>> first = Config(dict(imbalance_loss=dict(type='RecallLoss'), randomness=dict(seed=0)))
@@ -95,10 +98,13 @@ def identity(cfg: Config) -> Identity:
         if 'head' in setup:
             loss['head'] = setup.pop('head')
         hooks = setup.pop('custom_hooks', None) or []
-        deferred = [h for h in hooks if str(h.get('type')).endswith('DeferredReweightingHook')]
-        if deferred:
-            loss['custom_hooks'] = deferred
-        setup['custom_hooks'] = [hook for hook in hooks if hook not in deferred]
+        of_method = [h for h in hooks if str(h.get('type')).endswith(METHOD_HOOKS)]
+        if of_method:
+            loss['custom_hooks'] = of_method
+        setup['custom_hooks'] = [hook for hook in hooks if hook not in of_method]
+        for place in (setup, setup.get('train_dataloader') or {}):
+            if str(place.get('batch_sampler', {}).get('type')).endswith(BATCH_SAMPLER):
+                loss['batch_sampler'] = place.pop('batch_sampler')
     setup['model'] = _without_losses(model, 'model', loss)
     seed = (setup.get('randomness') or {}).get('seed')
     setup['randomness'] = {**(setup.get('randomness') or {}), 'seed': None}

@@ -20,10 +20,14 @@ CONFIGS = Path(__file__).parents[2] / 'configs/classification'
 LEAVES = sorted(p.relative_to(CONFIGS) for p in CONFIGS.glob('[!_]*/*.py'))
 LARGE = {'resnet152_places-lt.py', 'resnet50_inaturalist2018.py'}
 DIGITS = 'resnet_digits-lt.py'
+ELPV = ('resnet_elpv.py', 'resnet_elpv-lt.py')
 # Head, its loss, and the loss of the classifier that does not train the feature.
 METHODS = {
     'ce': ('LinearClsHead', 'CrossEntropyLoss', None),
     'focal': ('LinearClsHead', 'SoftmaxFocalLoss', None),
+    'focal_drw': ('LinearClsHead', 'WeightedFocalLoss', None),
+    'ldam': ('CosineClsHead', 'LDAMLoss', None),
+    'bbn': ('BBNHead', 'CrossEntropyLoss', None),
     'ldam_drw': ('CosineClsHead', 'LDAMLoss', None),
     'sdn_ce': ('SDNHead', 'CrossEntropyLoss', 'ClassBalancedLoss'),
     'sdn_recall': ('SDNHead', 'RecallLoss', 'ClassBalancedLoss'),
@@ -31,6 +35,7 @@ METHODS = {
     'lws': ('LWSHead', 'InverseFrequencyLoss', None),
 }
 POST_HOC = {'tau_norm', 'lws'}
+DEFERRED = {'focal_drw', 'ldam_drw'}
 
 
 def write_tree(cfg: Config, root: Path) -> None:
@@ -91,15 +96,16 @@ def train(cfg: Config) -> HeadRunner:
 def test_every_data_set_has_its_methods() -> None:
     for method in METHODS:
         names = {leaf.name for leaf in LEAVES if leaf.parent.name == method}
-        assert names == ({DIGITS} if method in POST_HOC else {*LARGE, DIGITS})
-    assert len(LEAVES) == 5 * 3 + 2
+        small = {DIGITS, *ELPV}
+        assert names == (small if method in POST_HOC else {*LARGE, *small})
+    assert len(LEAVES) == 8 * 5 + 2 * 3
 
 
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)
 def test_a_leaf_is_a_base_list_and_at_most_one_setting(leaf: Path) -> None:
     base, *more = ast.parse((CONFIGS / leaf).read_text()).body
     assert [target.id for target in base.targets] == ['_base_']
-    assert len(more) == (leaf.parent.name in {'ldam_drw', 'tau_norm', 'lws'})
+    assert len(more) == (leaf.parent.name in DEFERRED | POST_HOC)
 
 
 @pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.name in LARGE], ids=str)
@@ -117,7 +123,8 @@ def test_one_step_of_a_large_config(leaf: Path, tmp_path: Path) -> None:
     assert head.num_classes == len(runner.train_dataloader.dataset.metainfo['classes'])
     assert any(k.startswith('backbone.layer4') for k in runner.changed)
     hooks = [type(hook).__name__ for hook in runner.hooks]
-    assert ('DeferredReweightingHook' in hooks) == (leaf.parent.name == 'ldam_drw')
+    assert ('DeferredReweightingHook' in hooks) == (leaf.parent.name in DEFERRED)
+    assert ('CumulativeLearningHook' in hooks) == (leaf.parent.name == 'bbn')
 
 
 @pytest.mark.parametrize('method', sorted(set(METHODS) - {'tau_norm'}))
@@ -131,6 +138,32 @@ def test_one_epoch_of_the_digits(method: str, tmp_path: Path) -> None:
     assert type(runner.model.head).__name__ == METHODS[method][0]
     if method == 'lws':
         assert runner.changed == {'head.scale'}
+
+
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.name in ELPV], ids=str)
+def test_one_epoch_of_the_solar_cells(leaf: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIGS / leaf)
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), cfg.class_counts)
+    for name, split in (('train', labels), ('val', range(8)), ('test', range(8))):
+        features = generator.random((len(split), 8, 8, 3), dtype=np.float32)
+        np.savez(tmp_path / f'{name}.npz', features=features, labels=np.array(split))
+    cfg.update(work_dir=str(tmp_path), experiment_name=tmp_path.name, log_level='WARNING')
+    cfg.data_root = str(tmp_path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        if loader:
+            loader.dataset.get('dataset', loader.dataset).data_root = str(tmp_path)
+    cfg.model.backbone.update(in_channels=3, base_channels=4, stem_channels=4)
+    cfg.model.head.in_channels = 4
+    if leaf.parent.name == 'tau_norm':
+        assert 0 <= RUNNERS.build(cfg).test()['accuracy/top1'] <= 100
+        return
+    cfg.train_dataloader.batch_size = 512
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    runner = train(cfg)
+    assert type(runner.model.head).__name__ == METHODS[leaf.parent.name][0]
+    counted = np.bincount(runner.train_dataloader.dataset.get_gt_labels())
+    assert counted.tolist() == cfg.class_counts
 
 
 def test_nothing_of_tau_norm_is_trained(tmp_path: Path) -> None:
@@ -158,10 +191,9 @@ def test_schedules_follow_the_paper() -> None:
             assert (optimizer.type, optimizer.lr) == ('SGD', 0.005 if places else 0.01)
             assert cfg.train_dataloader.batch_size == 128
             assert cfg.model.backbone.depth == (152 if places else 50)
-            hooks = cfg.get('custom_hooks', [])
-            assert [hook.begin for hook in hooks] == (
-                [int(0.8 * cfg.train_cfg.max_epochs)] if leaf.parent.name == 'ldam_drw' else []
-            )
+            begins = [hook.begin for hook in cfg.get('custom_hooks', []) if 'begin' in hook]
+            deferred = leaf.parent.name in DEFERRED
+            assert begins == ([int(0.8 * cfg.train_cfg.max_epochs)] if deferred else [])
 
 
 def test_swapping_again_changes_nothing_and_leaves_its_argument() -> None:

@@ -9,13 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mmseg_recall.classification.datasets import DigitsDataset, LongTailedDataset, long_tail
+from mmseg_recall.classification.datasets import (
+    DigitsDataset,
+    ELPVDataset,
+    LongTailedDataset,
+    elpv,
+    long_tail,
+)
 from mmseg_recall.classification.datasets.class_statistics import write_class_statistics
 from mmseg_recall.losses.class_counts import load_class_counts
 
@@ -257,3 +264,91 @@ def test_class_statistics_are_what_the_losses_read(
     cfg.class_counts = [1, 2]
     with pytest.raises(ValueError, match='name one with --out'):
         write_class_statistics(cfg)
+
+
+def test_a_tail_may_begin_above_the_smallest_class() -> None:
+    counts = LongTailedDataset(DIGITS, imbalance_factor=10, largest=128).class_counts
+    assert counts == long_tail(128, 10, 10)
+    assert counts[0] == 128 > 124  # which the smallest class has
+    with pytest.raises(
+        ValueError,
+        match=r"class '0' of DigitsDataset has 128 images, its share of largest=500 is 500",
+    ):
+        LongTailedDataset(DIGITS, imbalance_factor=10, largest=500)
+
+
+PROBABILITIES = ('0.0', '0.3333333333333333', '0.6666666666666666', '1.0')
+
+
+def solar_cells(root: Path, row: str, images: int = 3) -> tuple[Path, list[int]]:
+    """Labels in a published form, images, and the class of each."""
+    (root / 'images').mkdir()
+    rows, labels = [], []
+    for index in range(8 * images):
+        grade, kind = index % 4, ('mono', 'poly')[index // 4 % 2]
+        name = f'cell{index:04}.png'
+        Image.new('L', (20, 20), 10 * index).save(root / 'images' / name)
+        rows.append(row.format(name=name, probability=PROBABILITIES[grade], kind=kind))
+        labels.append(elpv.CLASSES.index(f'{kind} {elpv.GRADES[grade]}'))
+    (root / 'labels.csv').write_text('\n'.join(rows) + '\n')
+    return root, labels
+
+
+@pytest.mark.parametrize(
+    'row', ['images/{name}  {probability}      {kind}', '{name},{probability},{kind}']
+)
+def test_labels_of_the_solar_cells_are_read_in_both_forms(tmp_path: Path, row: str) -> None:
+    root, labels = solar_cells(tmp_path, row)
+    path = root / 'labels.csv'
+    expected = [(f'cell{i:04}.png', label) for i, label in enumerate(labels)]
+    assert list(elpv.read_labels(path)) == expected
+    path.write_text('image,defect_probability,cell_type\n' + path.read_text())
+    assert list(elpv.read_labels(path)) == expected
+    path.write_text(path.read_text() + 'cell9999.png,1.0,thin\n')
+    with pytest.raises(
+        ValueError, match=r"labels\.csv, line 26: expected .*'cell9999\.png,1\.0,thi"
+    ):
+        list(elpv.read_labels(path))
+
+
+def test_the_split_of_the_solar_cells_is_fixed_and_whole() -> None:
+    labels = np.repeat(np.arange(8), [920, 588, 402, 313, 178, 117, 56, 50])
+    parts = elpv.split(labels)
+    assert {name: len(part) for name, part in parts.items()} == dict(test=200, val=80, train=2344)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(2624))
+    assert set(np.bincount(labels[parts['test']])) == {25}
+    again = elpv.split(labels)
+    assert all(np.array_equal(parts[name], again[name]) for name in parts)
+
+
+def test_solar_cells_become_feature_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elpv, 'HELD_OUT', dict(test=1, val=1))
+    root, labels = solar_cells(tmp_path, '{name},{probability},{kind}')
+    network = dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0', features_only=True)
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=MODELS.build(network).state_dict()), weights)
+    out = tmp_path / 'out'
+    elpv.convert_elpv(root, weights, out)
+    for name, chosen in elpv.split(np.array(labels)).items():
+        data = ELPVDataset(ann_file=f'{name}.npz', data_root=str(out))
+        assert data.get_gt_labels().tolist() == [labels[i] for i in chosen]
+        image = np.asarray(Image.open(root / 'images' / f'cell{chosen[0]:04}.png').convert('RGB'))
+        pixels = torch.full((1, 3, 128, 128), float(image[0, 0, 0])) / 127.5 - 1
+        (feature,) = elpv.frozen_backbone(weights)(pixels)
+        found = torch.from_numpy(data.get_data_info(0)['img']).float()
+        torch.testing.assert_close(found, feature[0].permute(1, 2, 0), rtol=2e-3, atol=1e-4)
+
+    (root / 'images/cell0003.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'cell0003\.png: truncated, damaged'):
+        elpv.convert_elpv(root, weights, out)
+    (root / 'images/cell0003.png').unlink()
+    with pytest.raises(FileNotFoundError, match=r'cell0003\.png is missing'):
+        elpv.convert_elpv(root, weights, out)
+    torch.save(dict(state_dict={}), weights)
+    with pytest.raises(ValueError, match=r'weights\.pth: not the weights of EfficientNet-Lite0'):
+        elpv.convert_elpv(root, weights, out)
+    (out / 'val.npz').write_bytes((out / 'val.npz').read_bytes()[:100])
+    with pytest.raises(ValueError, match=r'val\.npz: damaged, or no feature maps'):
+        ELPVDataset(ann_file='val.npz', data_root=str(out))
+    with pytest.raises(FileNotFoundError, match=r'none\.npz is missing'):
+        ELPVDataset(ann_file='none.npz', data_root=str(out))

@@ -163,6 +163,29 @@ def test_every_loss_is_then_a_weighted_mean(loss: dict) -> None:
     assert value != plain
 
 
+def test_focal_drw_is_the_focal_loss_of_weighted_cross_entropy() -> None:
+    torch.manual_seed(0)
+    head = LinearClsHead(4, 12, loss=dict(type='WeightedFocalLoss', gamma=1.5))
+    target = torch.tensor([0, 2, 1, 0, 0])
+    feats, data_samples = torch.randn(5, 12), [DataSample().set_gt_label(y) for y in target]
+    plain = head.loss((feats,), data_samples)['loss']
+    hook = due_hook(normalization='classes')
+    head.loss_module.register_forward_pre_hook(hook._add_weight, with_kwargs=True)
+    value = head.loss((feats,), data_samples)['loss']
+
+    logits = head((feats,)).detach().double()
+    log_p = (logits - logits.exp().sum(1, keepdim=True).log())[torch.arange(5), target]
+    per_class = torch.tensor([(1 - BETA) / (1 - BETA**n) for n in COUNTS] + [0.0]).double()
+    weight = (4 * per_class / per_class.sum())[target]
+    p = log_p.exp()
+    expected = ((1 - p**weight) ** 1.5 * -weight * log_p).mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert plain.item() == pytest.approx(((1 - p) ** 1.5 * -log_p).mean().item(), rel=1e-6)
+    # Outside, as in SoftmaxFocalLoss, the same weights make another loss.
+    outside = (weight * (1 - p) ** 1.5 * -log_p).mean()
+    assert abs(expected - outside) > 0.03 * outside
+
+
 def test_counts_come_from_the_training_set_or_are_given() -> None:
     assert count_labels(Images()).tolist() == [8, 3, 1, 0]
     assert torch.equal(due_hook().weight, due_hook(class_counts=[8, 3, 1, 0]).weight)
@@ -179,6 +202,8 @@ def test_what_cannot_be_counted_or_does_not_fit_is_refused() -> None:
         hook.sample_weight(torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match='begin'):
         DeferredReweightingHook(begin=-1)
+    with pytest.raises(ValueError, match=r"normalization must be one of .*'sum'"):
+        DeferredReweightingHook(begin=0, normalization='sum')
     with pytest.raises(ValueError, match='beta'):
         DeferredReweightingHook(begin=0, beta=1.0)
 

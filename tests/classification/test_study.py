@@ -18,7 +18,10 @@ CONFIGS = ROOT / 'configs/classification'
 METHODS = {
     'ce': 'CE',
     'focal': 'SoftmaxFocal',
+    'focal_drw': 'WeightedFocal-DRW',
+    'ldam': 'LDAM',
     'ldam_drw': 'LDAM-DRW',
+    'bbn': 'BBN',
     'sdn_ce': 'SDN (CE)',
     'sdn_recall': 'SDN (Recall momentum=0.9 smoothing=1.0)',
     'tau_norm': 'tau-norm tau=0.7',
@@ -37,10 +40,10 @@ def test_methods_have_the_names_of_the_tables_and_are_compared() -> None:
     described = [describe(Config.fromstring(one.config, '.py')) for one in plans]
     assert [one['loss'] for one in described] == list(METHODS.values())
     assert {one['task'] for one in described} == {'classification'}
-    trained = described[:5]
+    trained = described[:8]
     assert len({one['key'] for one in trained}) == 1
     assert {one['schedule'] for one in trained} == {'40 epochs, batch 32'}
-    assert plans[4].name == 'resnet_digits-lt_sdn-recall-momentum-0.9-smoothing-1.0_seed3'
+    assert plans[7].name == 'resnet_digits-lt_sdn-recall-momentum-0.9-smoothing-1.0_seed3'
 
 
 def test_a_post_hoc_classifier_belongs_to_the_training_it_starts_from(tmp_path: Path) -> None:

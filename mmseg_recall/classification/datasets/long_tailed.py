@@ -72,13 +72,15 @@ class LongTailedDataset:
     """Any mmpretrain data set, with as many images of each class left as :func:`long_tail` says.
 
     Class 0 becomes the most frequent one and keeps as many images as the smallest class has, so
-    that no class lacks images for its share. Images are left out, never repeated or changed.
+    that no class lacks images for its share, or ``largest``. Images are left out, never repeated
+    or changed.
 
     Args:
         dataset: An mmpretrain data set or its config.
         imbalance_factor: See :func:`long_tail`.
         profile: See there.
         alpha: See there.
+        largest: Images of class 0; None for as many as the smallest class has.
         seed: Of the choice of images; the same seed gives the same images.
         lazy_init: Whether to load the data set later, in ``full_init()``.
 
@@ -86,7 +88,8 @@ class LongTailedDataset:
         class_counts: Images of each class that are left.
 
     Raises:
-        ValueError: A class without an image; see :func:`long_tail` for the arguments.
+        ValueError: A class without an image, or with fewer than its share; see :func:`long_tail`
+            for the arguments.
 
     Example:
         >>> digits = dict(type='DigitsDataset', split='train')
@@ -102,12 +105,14 @@ class LongTailedDataset:
         alpha: float = 6.0,
         seed: int = 0,
         lazy_init: bool = False,
+        largest: int | None = None,
     ) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.tail: dict[str, Any] = dict(
             imbalance_factor=imbalance_factor, profile=profile, alpha=alpha
         )
         self.seed = seed
+        self.largest = largest
         self.class_counts: list[int] = []
         self._fully_initialized = False
         if not lazy_init:
@@ -130,7 +135,15 @@ class LongTailedDataset:
                 f'class {self.metainfo["classes"][int(available.argmin())]!r} of '
                 f'{type(self.dataset).__name__} has no image to keep'
             )
-        self.class_counts = long_tail(int(available.min()), num_classes, **self.tail)
+        largest = int(available.min()) if self.largest is None else self.largest
+        self.class_counts = long_tail(largest, num_classes, **self.tail)
+        lacking = int((available - self.class_counts).argmin())
+        if available[lacking] < self.class_counts[lacking]:
+            raise ValueError(
+                f'class {self.metainfo["classes"][lacking]!r} of {type(self.dataset).__name__} has '
+                f'{available[lacking]} images, its share of largest={largest} is '
+                f'{self.class_counts[lacking]}: lower largest'
+            )
         generator = np.random.default_rng(self.seed)
         kept = [
             generator.permutation(np.flatnonzero(labels == label))[:count]

@@ -35,10 +35,10 @@ def paper_name(label: str) -> str:
     Example:
         >>> paper_name('SDN (Recall momentum=0.9)'), paper_name('tau-norm tau=0.7')
         ('SDN (Recall)', 'tau-norm')
-        >>> paper_name('SoftmaxFocal-DRW')
-        'Focal-DRW'
+        >>> paper_name('SoftmaxFocal'), paper_name('WeightedFocal-DRW')
+        ('Focal', 'Focal-DRW')
     """
-    return re.sub(r' [\w.]+=[^ )-]+', '', label).replace('SoftmaxFocal', 'Focal')
+    return re.sub(r' [\w.]+=[^ )-]+|^(Softmax|Weighted)(?=Focal)', '', label)
 
 
 def method(comparison: Comparison, name: str) -> Loss | None:

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/resnet_digits-lt.py',
+    '../_base_/datasets/digits-lt.py',
+    '../_base_/schedules/digits-lt_40e.py',
+    '../_base_/methods/weighted_focal.py',
+    '../_base_/default_runtime.py',
+]
+# From 80% of the epochs on, as Cao et al. 2019; weights normalised as in their code.
+custom_hooks = [dict(type='DeferredReweightingHook', begin=32, normalization='classes')]

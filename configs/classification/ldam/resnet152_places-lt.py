@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/resnet152_places-lt.py',
+    '../_base_/datasets/places-lt.py',
+    '../_base_/schedules/places-lt_30e.py',
+    '../_base_/methods/ldam.py',
+    '../_base_/default_runtime.py',
+]
