@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 MANY, RECALL = 100, (0.7, 0.5)
 EPOCHS = 3
 
