@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from .judge import ClassRow, Diagnosis
 
@@ -43,7 +43,7 @@ def _advice_rows(diagnosis: Diagnosis) -> list[list[str]]:
     return [
         [
             gain['loss'],
-            f'mmseg_recall::_base_/losses/{gain["base"]}',
+            gain['base'],
             *(f'{gain[name][0]:+.1f} ± {gain[name][1]:.1f}' for name in ('mIoU', 'mAcc', 'aAcc')),
         ]
         for gain in diagnosis.advice
@@ -51,6 +51,10 @@ def _advice_rows(diagnosis: Diagnosis) -> list[list[str]]:
 
 
 ADVICE = ('loss', 'base', 'mIoU', 'mAcc', 'aAcc')
+FREE = (
+    'Free, before any of them: post-hoc logit adjustment of a model that is trained with '
+    'cross-entropy, `tools/diagnose.py CONFIG --checkpoint FILE`.'
+)
 
 
 def _curve_rows(diagnosis: Diagnosis) -> list[list[str]]:
@@ -72,7 +76,8 @@ def _evidence(diagnosis: Diagnosis) -> str:
     return (
         f'{nearest} (rarest class {100 * diagnosis.regime.rarest:.2g}% of the pixels, Gini '
         f'{diagnosis.regime.gini:.2f}, {diagnosis.regime.epochs:.1f} epochs). There, against '
-        'cross-entropy, in points, with the standard deviation over seeds:'
+        'cross-entropy, in points, with the standard deviation over seeds. A base goes into '
+        '`_base_` of a config as `mmseg_recall::_base_/losses/BASE`:'
     )
 
 
@@ -91,10 +96,7 @@ def as_markdown(diagnosis: Diagnosis) -> str:
         parts += ['## What to try', _evidence(diagnosis)]
         if diagnosis.advice:
             parts.append(_markdown(ADVICE, _advice_rows(diagnosis)))
-        parts.append(
-            'Free, before any of them: post-hoc logit adjustment of a model that is trained with '
-            'cross-entropy, `tools/diagnose.py CONFIG --checkpoint FILE`.'
-        )
+        parts.append(FREE)
     if diagnosis.curve:
         parts += [
             '## The trained model',
@@ -117,7 +119,8 @@ def as_tables(diagnosis: Diagnosis) -> list[Any]:
     """What a terminal shows, for rich."""
 
     def table(columns: Any, rows: Any, title: str) -> Table:
-        shown = Table(*columns, title=title)
+        # What is to be copied is not cut off.
+        shown = Table(*(Column(name, overflow='fold') for name in columns), title=title)
         for row in rows:
             shown.add_row(*map(escape, row))
         return shown
@@ -129,6 +132,7 @@ def as_tables(diagnosis: Diagnosis) -> list[Any]:
         shown.append(escape(_evidence(diagnosis)))
     if diagnosis.advice:
         shown.append(table(ADVICE, _advice_rows(diagnosis), 'What to try'))
+        shown.append(escape(FREE))
     if diagnosis.curve:
         shown.append(escape(' '.join(diagnosis.trained)))
         rows = _curve_rows(diagnosis)
