@@ -37,7 +37,7 @@ def pick_engine(logits: Tensor, impl: str = 'auto') -> Engine:
     if impl == 'plain' or torch.compiler.is_compiling():
         return PLAIN
     if device == 'cpu':
-        return cpu.CPU if cpu_library.usable(logits) else cpu.CPU_WITHOUT_LIBRARY
+        return cpu.CPU if cpu_library.usable(logits) else PLAIN
     if device != 'cuda':
         return PLAIN
     many_pixels = cuda_torch.usable(logits)

@@ -378,7 +378,6 @@ def _map_tiles(
         return map_on_threads(start, tiles)
 
 
-CPU_WITHOUT_LIBRARY = PLAIN._replace(lovasz_softmax=lovasz_softmax)
 CPU = Engine(
     class_sums=differentiated(Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
     resized_class_sums=differentiated(

@@ -25,4 +25,4 @@ class Engine(NamedTuple):
     seesaw: Callable[..., Tensor]
     """(logits, target, ignore_index, pixel_weight, log mitigation, q) -> sum of the loss."""
     lovasz_softmax: Callable[..., Tensor]
-    """(logits, target, ignore_index) -> the loss."""
+    """(logits, target, ignore_index, sync) -> the loss, by counting."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels, widest
 from ..counts import count_classes, count_labels
+from ..lovasz_bins import COARSE, Layout, bins_of, lay_bins, score_bins
+from ..ranks import sum_over_ranks
 from .engine import Engine
+from .rows import as_rows, pixel_rows
 
 STRIPS = 1024
 
@@ -107,28 +112,75 @@ def _seesaw(
     return (nll if pixel_weight is None else nll * pixel_weight).sum()
 
 
-def _lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
-    """One sort of all classes, static shapes, no synchronisation."""
-    num_classes = logits.shape[1]
-    valid = valid_pixels(target, num_classes, ignore_index).flatten()
-    p = F.softmax(logits.to(compute_dtype(logits)), dim=1).transpose(0, 1).flatten(1)
-    classes = torch.arange(num_classes, device=logits.device).unsqueeze(1)
-    foreground = valid & (target.flatten() == classes)
-    errors = torch.where(foreground, 1 - p, p)
-    # Invalid pixels sort behind all others: no slope depends on what comes after it.
-    order = torch.where(valid, errors.detach(), -1.0).argsort(dim=1, descending=True)
-    is_foreground = foreground.gather(1, order)
-    hits = is_foreground.cumsum(1)
-    pixels = hits[:, -1:]
-    rank = torch.arange(1, p.shape[1] + 1, device=p.device)
-    # Each step of the Jaccard distance by itself: in a large image it has no digits left as the
-    # difference of two distances.
-    below, union = (pixels - hits).to(p.dtype), (pixels + rank - hits).to(p.dtype)
-    slope = torch.where(is_foreground, 1.0, below / (union - 1).clamp_min(1)) / union
-    present = pixels.squeeze(1) > 0
-    used = present.unsqueeze(1) & valid[order]
-    per_class = torch.where(used, errors.gather(1, order) * slope, 0.0).sum(1)
-    return per_class.sum() / present.sum().clamp_min(1) + 0 * p.sum()
+def class_chunks(num_classes: int) -> list[slice]:
+    """The classes in at most 8 parts: what is made for one part at a time is small beside p."""
+    size = -(-num_classes // 8)
+    return [slice(c, min(c + size, num_classes)) for c in range(0, num_classes, size)]
+
+
+def _of_label(p: Tensor, target: Tensor, valid: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(classes, their errors, where they are the label) of p, (N, C, pixels); -1 if not valid.
+
+    The error of the label is the sum of the others, which has the digits of 1 - p that a
+    subtraction loses near p = 1.
+    """
+    target, valid = pixel_rows(target).unsqueeze(1), pixel_rows(valid).unsqueeze(1)
+    classes = torch.arange(p.shape[1], device=p.device).view(1, -1, 1)
+    chunks = class_chunks(p.shape[1])
+    missed = sum(
+        p[:, c].masked_fill(target == classes[:, c], 0.0).sum(1, keepdim=True) for c in chunks
+    )
+    for c in chunks:
+        is_label = target == classes[:, c]
+        errors = torch.where(is_label, missed, p[:, c]).clamp_max_(1.0)
+        yield c, errors.masked_fill_(~valid, -1.0), is_label
+
+
+def _lovasz_counts(p: Tensor, target: Tensor, valid: Tensor, layout: Layout | None) -> Tensor:
+    """Of background and foreground in each bin: (2, C, COARSE), or with a layout (2, bins + 1)."""
+    size = p.shape[1] * COARSE if layout is None else len(layout.middle)
+    counts = torch.zeros(2 * (size + 1), dtype=torch.int64, device=p.device)
+    one = torch.ones((), dtype=torch.int64, device=p.device)
+    for classes, errors, is_label in _of_label(p, target, valid):
+        bins = bins_of(errors, classes, layout, size).add_(is_label, alpha=size + 1).flatten()
+        counts.scatter_add_(0, bins, one.expand_as(bins))
+    counts = counts.view(2, size + 1)
+    return counts[:, :-1].view(2, -1, COARSE) if layout is None else counts
+
+
+def _lovasz_slopes(
+    p: Tensor, target: Tensor, valid: Tensor, layout: Layout, slopes: Tensor
+) -> Tensor:
+    """dL/dp, of the shape of p."""
+    grad_p = torch.empty_like(p)
+    size = len(layout.middle)
+    for classes, errors, is_label in _of_label(p, target, valid):
+        bins = bins_of(errors, classes, layout, size).add_(is_label, alpha=size + 1)
+        grad_p[:, classes] = slopes.flatten()[bins]
+    return grad_p
+
+
+def _lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int | None, sync: bool) -> Tensor:
+    valid = valid_pixels(target, logits.shape[1], ignore_index)
+    p = softmax_of_valid(logits, valid)
+    with torch.no_grad():
+        layout = lay_bins(sum_over_ranks(_lovasz_counts(p, target, valid, None), sync)[0])
+        counts, world_size = sum_over_ranks(_lovasz_counts(p, target, valid, layout), sync)
+        value, slopes = score_bins(counts, layout)
+        grad_p = _lovasz_slopes(p, target, valid, layout, slopes.to(p.dtype) * world_size)
+    return with_gradient(value, p, grad_p)
+
+
+def softmax_of_valid(logits: Tensor, valid: Tensor) -> Tensor:
+    """(N, C, pixels) in the computing type; what a pixel is that is not valid has no part in it."""
+    rows = as_rows(logits).masked_fill(~pixel_rows(valid).unsqueeze(1), 0.0)
+    return F.softmax(rows.to(compute_dtype(logits)), dim=1)
+
+
+def with_gradient(value: Tensor, p: Tensor, grad_p: Tensor) -> Tensor:
+    """The value, whose gradient with respect to p is grad_p, a constant."""
+    surrogate = (p * grad_p).sum()
+    return value.to(p.dtype) + (surrogate - surrogate.detach())
 
 
 PLAIN = Engine(_class_sums, _resized_class_sums, _pixel_nll, _soft_counts, _seesaw, _lovasz_softmax)
