@@ -88,15 +88,19 @@ def _by_sorting(
     with torch.no_grad():
         labels = torch.where(valid, target, num_classes).flatten()
         mine = slice(first, first + len(labels))
-        errors = p.new_zeros(num_classes, num_pixels)
-        errors[:, mine] = _errors(p, labels)
-        others = labels.new_zeros(num_pixels)
-        others[mine] = labels
-        errors, world_size = sum_over_ranks(errors, sync)
-        labels, _ = sum_over_ranks(others, sync)
-        value, slopes = _rank(errors, labels)
-        grad_p = slopes[:, mine].view(num_classes, *p.shape[::2]).transpose(0, 1) * world_size
-    return with_gradient(value, p, grad_p)
+        errors = _of_all_ranks(_errors(p, labels), mine, num_pixels, sync)
+        value, slopes = _rank(errors, _of_all_ranks(labels, mine, num_pixels, sync))
+        grad_p = slopes[:, mine].view(num_classes, *p.shape[::2]).transpose(0, 1)
+    return with_gradient(value, p, grad_p.mul_(num_ranks(sync)))
+
+
+def _of_all_ranks(values: Tensor, mine: slice, num_pixels: int, sync: bool) -> Tensor:
+    """The last axis of every rank, one after the other."""
+    if num_ranks(sync) == 1:
+        return values
+    everywhere = values.new_zeros(*values.shape[:-1], num_pixels)
+    everywhere[..., mine] = values
+    return sum_over_ranks(everywhere, sync)[0]
 
 
 def _errors(p: Tensor, labels: Tensor) -> Tensor:
@@ -104,30 +108,32 @@ def _errors(p: Tensor, labels: Tensor) -> Tensor:
 
     The sum of the others has the digits of 1 - p that a subtraction loses near p = 1.
     """
-    labels = labels.view(len(p), 1, p.shape[2])
-    index = labels.clamp_max(p.shape[1] - 1)
-    errors = p.scatter(1, index, 0.0)
-    errors.scatter_(1, index, errors.sum(1, keepdim=True))
-    return errors.masked_fill_(labels == p.shape[1], -1.0).transpose(0, 1).flatten(1)
+    errors = p.transpose(0, 1).clone(memory_format=torch.contiguous_format).flatten(1)
+    index = labels.clamp_max(len(errors) - 1).unsqueeze(0)
+    errors.scatter_(0, index, 0.0).scatter_(0, index, errors.sum(0, keepdim=True))
+    return errors.masked_fill_(labels == len(errors), -1.0)
 
 
 def _rank(errors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss, and dL/dp, which takes the place of the errors."""
     total = present = torch.zeros((), device=errors.device)
     rank = torch.arange(1, len(labels) + 1, device=errors.device)
+    # Floats order as their bits do, and integers are sorted faster; -1 is the smallest.
+    integer = torch.int32 if errors.dtype == torch.float32 else torch.int64
     for classes in class_chunks(len(errors)):
         numbers = torch.arange(classes.start, classes.stop, device=errors.device)
-        ranked, order = errors[classes].sort(dim=1, descending=True)
+        bits, order = errors[classes].view(integer).sort(dim=1, descending=True)
+        ranked = bits.view(errors.dtype)
         is_label = (labels == numbers.unsqueeze(1)).gather(1, order)
         pixels = is_label.sum(1, keepdim=True)
-        left = (pixels - is_label.cumsum(1)).to(ranked.dtype)
+        left = (pixels - is_label.cumsum(1, dtype=torch.int32)).to(ranked.dtype)
         union = left + rank
         # Each step of the Jaccard distance by itself: in a large image it has no digits left as
         # the difference of two distances.
-        slope = torch.where(is_label, -1.0, left / (union - 1).clamp_min_(1)) / union
+        slope = left.div_((union - 1).clamp_min_(1)).masked_fill_(is_label, -1.0).div_(union)
         slope.masked_fill_((ranked < 0) | (pixels == 0), 0.0)
-        total = total + widest(ranked * slope.abs()).sum()
+        total = total + widest((ranked * slope.abs()).sum())
         present = present + (pixels > 0).sum()
-        errors[classes] = torch.zeros_like(ranked).scatter_(1, order, slope)
+        errors[classes] = ranked.scatter_(1, order, slope)
     present = present.clamp_min(1)
     return total / present, errors.div_(present)

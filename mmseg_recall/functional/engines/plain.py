@@ -113,8 +113,8 @@ def _seesaw(
 
 
 def class_chunks(num_classes: int) -> list[slice]:
-    """The classes in at most 8 parts: what is made for one part at a time is small beside p."""
-    size = -(-num_classes // 8)
+    """The classes in at most 16 parts: what is made for one part at a time is small beside p."""
+    size = -(-num_classes // 16)
     return [slice(c, min(c + size, num_classes)) for c in range(0, num_classes, size)]
 
 
