@@ -66,8 +66,8 @@ def lay_bins(counts: Tensor) -> Layout:
     """Divide the coarse bins.
 
     Where a coarse bin with b background and f foreground pixels has m fine ones, the square of the
-    gradient is wrong by about crowd / m^2 + pairs / m, and the value by rise / m. A third of the
-    fine bins is shared out for each, such that its sum over the coarse bins is least.
+    gradient is wrong by about crowd / m^2 + pairs / m, and the value by rise / m. Each of the three
+    has its part of the fine bins, shared out such that the sum over the coarse bins is least.
 
     Args:
         counts: (2, C, COARSE) int64, of background and foreground.
@@ -76,24 +76,27 @@ def lay_bins(counts: Tensor) -> Layout:
     counts = counts[..., :USED]
     edges = torch.arange(USED + 1, dtype=torch.int32, device=counts.device) << SHIFT
     edges = widest((edges + LOWEST).view(torch.float32).clamp_max_(1.0))
-    width, error = edges.diff(), edges[1:]
+    width, error = edges.diff(), (edges[1:] + edges[:-1]) / 2
     b, f = widest(counts)
     below_or_in, pixels = counts.cumsum(2), counts[1].sum(1)
     left = widest(below_or_in[1])
     union = widest((pixels + below_or_in[0, :, -1]).unsqueeze(1) - below_or_in[0]).clamp_min_(1)
     high, low = 1 / union, 1 / (union + b)
-    # The mean of 1 / union^4 where the background is spread over the bin.
-    square = error**2 * high * low * (high * high + high * low + low * low) / 3
-    pairs = square * b * (f + b * left**2 * high * low)
+    # How far a slope moves the logits, and the mean of 1 / union^4 with the background spread out.
+    square = (error * (1 - error)) ** 2 * high * low * (high * high + high * low + low * low) / 3
+    pairs = square * b * (f + (b - 1).clamp_min_(0) * left**2 * high * low)
     crowd = pairs * (f + b)
     rise = width * (left * b * high + f) * low
     share = torch.zeros_like(square)
-    for need in (crowd ** (1 / 3), pairs**0.5, rise**0.5):
-        share += need / need.sum().clamp_min(torch.finfo(need.dtype).tiny)
-    # Powers of two: what is left over goes to the last bin.
-    power = torch.log2(1 + share * (FINE / 3)).long().clamp_max_(SHIFT)
+    for part, need in ((0.4, crowd ** (1 / 3)), (0.5, pairs**0.5), (0.1, rise**0.5)):
+        share += part * need / need.sum().clamp_min(torch.finfo(need.dtype).tiny)
+    num_bins = share.numel() + FINE
+    # Powers of two, of which rounding down leaves bins over: as many more as there is room for.
+    power = torch.zeros_like(share, dtype=torch.int64)
+    for scale in (1.0, 1.2, 1.5, 2.0):
+        larger = torch.log2(1 + share * (FINE * scale)).long().clamp_max_(SHIFT)
+        power = torch.where((1 << larger).sum() <= num_bins, larger, power)
     number = 1 << power
-    num_bins = number.numel() + FINE
     start = number.flatten().cumsum(0).view_as(number) - number
     # From one fine bin of a coarse one to the next.
     step = (width / number).masked_fill_(not_a_number, float('nan'))

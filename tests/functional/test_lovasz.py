@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from mmseg_recall.functional import lovasz, lovasz_softmax
@@ -30,11 +32,36 @@ def value_and_gradient(logits: Tensor, target: Tensor, **options) -> tuple[Tenso
     return value.detach(), torch.autograd.grad(value, logits)[0]
 
 
-def assert_within_the_bound(logits: Tensor, target: Tensor, **options) -> None:
+def relative_errors(logits: Tensor, target: Tensor, **options) -> tuple[float, float]:
+    """Of the value, relative, and of the gradient, in its norm, but for pixels that all but tie."""
     want, want_gradient = value_and_gradient(logits.double(), target, exact=True)
     value, gradient = value_and_gradient(logits, target, **options)
-    assert abs(value - want) <= 1e-4 * want
-    assert (gradient - want_gradient).norm() <= 1e-3 * want_gradient.norm()
+    difference = (gradient - want_gradient).masked_fill(all_but_tied(logits, target), 0.0)
+    return (
+        (abs(value - want) / want).item(),
+        (difference.norm() / want_gradient.norm()).item(),
+    )
+
+
+def all_but_tied(logits: Tensor, target: Tensor) -> Tensor:
+    """(N, 1, ...) the pixels among the 256 hardest of a class with another one within 1e-6.
+
+    One step of rank is much of a gradient there, and float32 has seven digits.
+    """
+    valid = target.flatten() < logits.shape[1]
+    p = logits.double().softmax(1).transpose(0, 1).flatten(1)
+    classes = torch.arange(len(p)).unsqueeze(1)
+    errors = torch.where(target.flatten() == classes, 1 - p, p).masked_fill_(~valid, -1.0)
+    hardest, index = errors.topk(min(256, len(valid)), dim=1)
+    close = F.pad((hardest[:, :-1] - hardest[:, 1:] <= 1e-6).int(), (1, 1))
+    tied = torch.zeros(errors.shape, dtype=torch.int32)
+    tied.scatter_(1, index, close[:, :-1] | close[:, 1:])
+    return tied.any(0).view(target.shape).unsqueeze(1)
+
+
+def assert_within_the_bound(logits: Tensor, target: Tensor, **options) -> None:
+    of_value, of_gradient = relative_errors(logits, target, **options)
+    assert of_value <= 1e-4 and of_gradient <= 1e-3
 
 
 @settings(max_examples=40, deadline=None)
@@ -59,7 +86,7 @@ def random_batch(seed: int) -> tuple[Tensor, Tensor]:
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand(1, generator=generator).item()
 
-    num_classes, side = int(uniform(2, 20)), 2 ** int(uniform(7, 9))
+    num_classes, side = int(uniform(2, 20)), int(uniform(130, 260))
     rarity = max(uniform(-0.5, 1.5), 0)
     frequency = torch.exp(-rarity * torch.arange(num_classes))
     target = torch.multinomial(frequency, side * side, replacement=True, generator=generator)
@@ -78,9 +105,11 @@ def test_counted_is_within_the_bound(seed: int, impl: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(100, 140))
-def test_counted_is_within_the_bound_of_many(seed: int, impl: str) -> None:
-    assert_within_the_bound(*random_batch(seed), impl=impl)
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_counted_is_within_the_bound_of_many(seed: int) -> None:
+    """With ``--hypothesis-profile=thorough`` of 10,000."""
+    assert_within_the_bound(*random_batch(seed))
 
 
 def hostile(name: str) -> tuple[Tensor, Tensor]:
