@@ -24,26 +24,41 @@ class Difference(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """An outcome, the p-value behind it, and the difference that decides, with its estimate."""
+    """A claim's outcome and what is behind it.
+
+    Attributes:
+        outcome: Supported, contradicted or not settled.
+        p: After Holm's correction.
+        difference: The one that decides.
+        estimate: Of that difference.
+        family: How many claims were corrected together.
+    """
 
     outcome: str
     p: float
     difference: Difference
     estimate: Estimate
+    family: int
 
 
 def judge(comparison: Comparison, claims: Sequence[Sequence[Difference]]) -> list[Judged]:
-    """Judge claims, each that all of its differences are as claimed, as one family (Holm).
+    """Judge claims, each that all of its differences are as claimed.
 
-    A claim is supported when each of its differences is. It is contradicted when one of them is,
-    at the level that so many of them take.
+    Those about the same metrics are one family (Holm). A claim is supported when each of its
+    differences is. It is contradicted when one of them is, at the level that so many of them take.
     """
     decided = [_decide(comparison, claimed) for claimed in claims]
-    adjusted = holm([p for p, _, _ in decided])
-    return [
-        Judged(outcome(found, p, difference.low, difference.high), p, difference, found)
-        for p, (_, difference, found) in zip(adjusted, decided, strict=True)
-    ]
+    families: dict[frozenset[Metric], list[int]] = {}
+    for i, claimed in enumerate(claims):
+        families.setdefault(frozenset(d.metric for d in claimed), []).append(i)
+    judged: dict[int, Judged] = {}
+    for members in families.values():
+        adjusted = holm([decided[i][0] for i in members])
+        for i, p in zip(members, adjusted, strict=True):
+            _, difference, found = decided[i]
+            settled = outcome(found, p, difference.low, difference.high)
+            judged[i] = Judged(settled, p, difference, found, len(members))
+    return [judged[i] for i in range(len(claims))]
 
 
 def _decide(
@@ -61,7 +76,7 @@ def _decide(
     return min(1.0, len(claimed) * p), difference, estimate
 
 
-def evidence(judged: Judged, comparisons: int = 1) -> str:
+def evidence(judged: Judged) -> str:
     """The difference that decides, its p-value after correction, and what would settle it."""
     difference, found = judged.difference, judged.estimate
     first, second = difference.first, difference.second
@@ -76,7 +91,7 @@ def evidence(judged: Judged, comparisons: int = 1) -> str:
         return f'{text}.'
     ends = [end for end in (difference.low, difference.high) if math.isfinite(end)]
     nearest = min(ends, key=lambda end: abs(end - found.mean))
-    return f'{text}. To settle it: {what_would_settle(found, nearest, comparisons)}.'
+    return f'{text}. To settle it: {what_would_settle(found, nearest, judged.family)}.'
 
 
 def interval_text(found: Estimate, digits: int = 2) -> str:

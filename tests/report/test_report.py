@@ -14,12 +14,14 @@ import yaml
 
 from mmseg_recall.out_folder import MANIFEST
 from mmseg_recall.report import render_report
+from mmseg_recall.report.judge import Difference, judge
 from mmseg_recall.report.load import Run, load_runs
 from mmseg_recall.report.paper import PAPER_NAMES, paper_table, paper_tables
 from mmseg_recall.report.questions.claims import answer
 from mmseg_recall.report.questions.classes import class_table
 from mmseg_recall.report.questions.imbalance import diagnose, overall_table
 from mmseg_recall.report.summary import Comparison, compare
+from mmseg_recall.statistics import holm
 
 from .page import claims_of
 from .records import CLASSES, LOSSES, write_records
@@ -226,6 +228,18 @@ def test_a_gain_within_its_interval_is_not_settled(tmp_path):
     half = 4.3027 * gap / np.sqrt(3)
     assert f'({gap - half:+.2f} to {gap + half:+.2f}), 3 seeds' in claim.evidence
     assert 'To settle it: about' in claim.evidence
+
+
+def test_claims_about_one_metric_are_one_family(tmp_path):
+    one = comparison(tmp_path, losses=('CE', 'Recall', 'SoftmaxFocal', 'OHEM'), noise=0.02)
+    base, others = one.baseline, [loss for loss in one.losses if loss.label != 'CE']
+    claims = [[Difference(m, loss, base)] for m in ('mAcc', 'mIoU') for loss in others]
+    judged = judge(one, claims)
+    for metric in ('mAcc', 'mIoU'):
+        alone = [one.difference(loss, base, metric).p_value() for loss in others]
+        found = [j for j in judged if j.difference.metric == metric]
+        assert [j.p for j in found] == holm(alone)
+        assert {j.family for j in found} == {3}
 
 
 def test_one_seed_and_missing_losses_settle_nothing(tmp_path):

@@ -89,7 +89,7 @@ def _wins(
             )
             numbers.append(f'{metric} {loss.metric(metric).mean:.2f}: {against}.')
         if judged.outcome != SUPPORTED:
-            numbers.append(f'What decides is {evidence(judged, len(candidates))}')
+            numbers.append(f'What decides is {evidence(judged)}')
         text = f'{loss.label} wins on both axes.'
         claims[loss.label] = Claim(text, judged.outcome, ' '.join(numbers))
     return claims

@@ -20,15 +20,17 @@ MEANS = (('mAcc', 'mean accuracy'), ('mIoU', 'mean IoU'))
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
     """Every claim, in the order of the paper."""
     differences = _shot_claims(comparison) if comparison.classifies else _loss_claims(comparison)
-    claims = tuple(_claim(comparison, text, claimed) for text, claimed in differences.items())
-    return Section("The paper's claims on these runs", (Text(comparison.basis), Claims(claims)))
-
-
-def _claim(comparison: Comparison, text: str, differences: list[Difference]) -> Claim:
-    if not differences:
-        return Claim(text, NOT_TESTED, NOT_ALL_HERE)
-    (judged,) = judge(comparison, [differences])
-    return Claim(text, judged.outcome, evidence(judged))
+    tested = {text: claimed for text, claimed in differences.items() if claimed}
+    judged = dict(zip(tested, judge(comparison, list(tested.values())), strict=True))
+    claims = tuple(
+        Claim(text, judged[text].outcome, evidence(judged[text]))
+        if text in judged
+        else Claim(text, NOT_TESTED, NOT_ALL_HERE)
+        for text in differences
+    )
+    note = "p-values are after Holm's correction over the claims about one metric."
+    blocks = (Text(f'{comparison.basis} {note}'), Claims(claims))
+    return Section("The paper's claims on these runs", blocks)
 
 
 def _shot_claims(comparison: Comparison) -> dict[str, list[Difference]]:

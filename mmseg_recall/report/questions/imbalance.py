@@ -77,7 +77,7 @@ def _losses(comparison: Comparison, baseline: Loss, free: FreeOption | None) -> 
             return ('No loss here raises mean accuracy.',)
         return (
             'These runs tell no loss from cross-entropy in mean accuracy. The largest gain that is '
-            f'seen: {evidence(best, len(others))}{_lines(best.difference.first)}',
+            f'seen: {evidence(best)}{_lines(best.difference.first)}',
         )
     best_iou = max(above, key=lambda loss: loss.metric('mIoU').mean)
     finder = max(above, key=lambda loss: loss.metric('mAcc').mean)
