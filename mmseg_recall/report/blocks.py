@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..statistics import Estimate
 from .summary import DIGITS, Value
 
 OVERALL = {
@@ -55,6 +56,21 @@ def spread(value: Value, mark: str = '') -> Cell:
     if math.isnan(value.std):
         return cell
     return Cell(f'{cell.text} ± {value.std:.{DIGITS}f}', cell.sort, mark)
+
+
+def estimated(found: Estimate, mark: str = '') -> Cell:
+    """Mean and interval, of per cent; the mean alone where nothing is known of chance.
+
+    Example:
+        >>> estimated(Estimate(98.0, seeds=3, seed_error=1.0)).text
+        '98.0 (93.7 to 100.0)'
+    """
+    cell = number(found.mean, DIGITS, mark)
+    low, high = found.interval()
+    if math.isnan(low):
+        return cell
+    ends = f'{max(low, 0):.{DIGITS}f} to {min(high, 100):.{DIGITS}f}'
+    return Cell(f'{cell.text} ({ends})', cell.sort, mark)
 
 
 @dataclass(frozen=True)

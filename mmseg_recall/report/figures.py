@@ -7,7 +7,9 @@ the page (light and dark), by fixed colours on white for the files that Markdown
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from textwrap import fill
@@ -17,6 +19,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..statistics import Estimate
 from .summary import Comparison
 
 INK, GRID = '#010203', '#040506'
@@ -133,6 +136,25 @@ def legend(figure: Figure, place: str, columns: int = 4) -> None:
         loc=f'outside {place}',
         ncols=min(columns, LINE // width),
     )
+
+
+def bars(found: Sequence[Estimate]) -> np.ndarray:
+    """Down and up from each mean to the ends of its interval, (2, n); 0 where it has none."""
+    ends = np.array([one.interval() for one in found]).T
+    return np.nan_to_num(np.abs(ends - [one.mean for one in found]))
+
+
+def span(found: Sequence[Estimate], others: Sequence[float] = ()) -> tuple[float, float]:
+    """What an axis shows: the means and ``others``, and of intervals half as much on either side.
+
+    Two seeds may have intervals of any length, which would leave nothing to see of the means.
+    """
+    means = np.array([one.mean for one in found if not math.isnan(one.mean)] + list(others))
+    ends = np.concatenate([np.array([one.interval() for one in found]).ravel(), means])
+    room = max(1.0, 0.5 * float(np.ptp(means)))
+    low = max(float(np.nanmin(ends)), float(means.min()) - room)
+    high = min(float(np.nanmax(ends)), float(means.max()) + room)
+    return low - 0.1 * room, high + 0.1 * room
 
 
 def styles(comparison: Comparison) -> dict[str, dict[str, str]]:

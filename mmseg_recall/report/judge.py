@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..statistics import NOT_SETTLED, Estimate, holm, outcome, p_of_side, what_would_settle
+from ..statistics import LEVEL, NOT_SETTLED, Estimate, holm, outcome, p_of_side, what_would_settle
 from .summary import Comparison, Loss, Metric
 
 NOT_TESTED = 'not tested'
@@ -59,6 +59,29 @@ def judge(comparison: Comparison, claims: Sequence[Sequence[Difference]]) -> lis
             settled = outcome(found, p, difference.low, difference.high)
             judged[i] = Judged(settled, p, difference, found, len(members))
     return [judged[i] for i in range(len(claims))]
+
+
+def maybe_best(comparison: Comparison, losses: Sequence[Loss], metric: Metric) -> set[str]:
+    """The losses that these runs do not show to be below the highest mean, which is one of them.
+
+    The best loss is left out in at most 5 of 100 cases: each is compared with the highest at the
+    level of as many comparisons as there are other losses.
+
+    Source: Hsu 1984, "Constrained simultaneous confidence intervals for multiple comparisons with
+    the best".
+    """
+    known = [loss for loss in losses if not math.isnan(comparison.estimate(loss, metric).mean)]
+    if not known:
+        return set()
+    best = max(known, key=lambda loss: comparison.estimate(loss, metric).mean)
+    others = [loss for loss in known if loss is not best]
+    p_values = [comparison.difference(best, loss, metric).p_value() for loss in others]
+    open_ones = [
+        loss.label
+        for loss, p in zip(others, p_values, strict=True)
+        if not len(others) * p < 1 - LEVEL
+    ]
+    return {best.label, *open_ones}
 
 
 def _decide(

@@ -123,6 +123,7 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
                     runs.append(_from_record(item))
                 else:
                     runs.append(_from_work_dir(item, trust_configs))
+                problems += _without_value(runs[-1])
             except ValueError as error:
                 problems.append(str(error))
             # Whatever is wrong with one, the others are reported.
@@ -135,6 +136,13 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
             )
     runs, doubtful = _once(_tell_losses_apart(runs))
     return sorted(_metrics_of_all(runs), key=lambda run: run.name), problems + doubtful
+
+
+def _without_value(run: Run) -> list[str]:
+    names = [name for name, value in run.metrics.items() if np.isnan(value)]
+    if not names:
+        return []
+    return [f'{run.path}: {", ".join(names)} NaN; what is said of its loss is of the other seeds']
 
 
 def _tell_losses_apart(runs: list[Run]) -> list[Run]:

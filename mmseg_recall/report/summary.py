@@ -17,15 +17,19 @@ from ..statistics import Estimate
 from .load import Run
 
 
-def _mean_of(of: Callable[[A.Areas], np.ndarray], areas: A.Areas) -> np.ndarray:
-    """Over the classes that can be scored."""
-    values = of(areas)
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    """Over the last axis, the classes, of what can be scored; NaN where nothing can."""
     known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
+    with np.errstate(invalid='ignore'):
+        return np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1)
 
 
-Metric = str | tuple[str, int]
-"""A mean by name ('mIoU'), or a class's value ('IoU' of class 3: ('IoU', 3))."""
+def _mean_of(of: Callable[[A.Areas], np.ndarray], areas: A.Areas) -> np.ndarray:
+    return _known_mean(of(areas))
+
+
+Metric = str | tuple[str, int | tuple[int, ...]]
+"""A mean by name ('mIoU'), a class's value ('IoU' of class 3: ('IoU', 3)), or several classes'."""
 BASELINE = 'CE'
 PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
 MEANS: dict[str, Callable[[A.Areas], np.ndarray]] = {
@@ -137,16 +141,35 @@ class Comparison:
         return self.setup.get('task') == 'classification'
 
     @cached_property
-    def group_of(self) -> list[str] | None:
-        """The group of each test image; None unless all runs have the areas of the same images."""
-        first = self.runs[0]
+    def why_no_images(self) -> str:
+        """Why intervals do not cover other images, in words; '' where they do."""
+        known = [run for run in self.runs if run.images is not None]
+        if not known:
+            return 'the records hold no areas of single images'
         for run in self.runs:
-            if run.images is None or first.images is None:
-                return None
-            alike = np.array_equal(run.images.label, first.images.label)
-            if run.image_names != first.image_names or not alike:
-                return None
-        return [(self.groups or {}).get(name, name) for name in first.image_names]
+            if run.images is None:
+                return f'{run.name} holds no areas of single images'
+            first = known[0].images
+            alike = first is not None and np.array_equal(run.images.label, first.label)
+            if run.image_names != known[0].image_names or not alike:
+                return f'{run.name} and {known[0].name} were tested on different images'
+        names = known[0].image_names
+        if len({(self.groups or {}).get(name, name) for name in names}) < 2:
+            return 'one test image' if len(names) == 1 else 'all test images are one group'
+        return ''
+
+    @cached_property
+    def group_of(self) -> list[str] | None:
+        """The group of each test image; None where :attr:`why_no_images` says why."""
+        if self.why_no_images:
+            return None
+        return [(self.groups or {}).get(name, name) for name in self.runs[0].image_names]
+
+    @property
+    def unseen(self) -> list[str]:
+        """The classes that no test image has."""
+        (areas, *_) = [run.per_class['Acc'] for run in self.runs if run.classes] or [np.array([])]
+        return [name for name, v in zip(self.classes, areas, strict=False) if np.isnan(v)]
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, int | None], A.Areas]:
@@ -161,20 +184,25 @@ class Comparison:
         }
 
     def _values(self, loss: Loss, metric: Metric) -> dict[int | None, float]:
-        name, c = metric if isinstance(metric, tuple) else (metric, None)
-        if c is None:
-            return {run.seed: run.metrics.get(name, np.nan) for run in loss.runs}
-        return {run.seed: run.per_class[name][c] for run in loss.runs if run.classes}
+        if isinstance(metric, str):
+            return {run.seed: run.metrics.get(metric, np.nan) for run in loss.runs}
+        name, classes = metric[0], np.atleast_1d(metric[1])
+        known = (run for run in loss.runs if run.classes)
+        return {run.seed: float(_known_mean(run.per_class[name][classes])) for run in known}
 
     def _on_resamples(
         self, loss: Loss, metric: Metric, seeds: Sequence[int | None]
     ) -> np.ndarray | None:
         """(resamples, S); None where the areas do not give the metric."""
-        name, c = metric if isinstance(metric, tuple) else (metric, None)
-        if not self._resampled or not (name in MEANS or c is not None):
+        if not self._resampled or (isinstance(metric, str) and metric not in MEANS):
             return None
-        of = MEANS[name] if c is None else (lambda areas: PER_CLASS[name](areas)[:, c])
-        return np.stack([100 * of(self._resampled[loss.label, seed]) for seed in seeds], axis=1)
+        drawn = [self._resampled[loss.label, seed] for seed in seeds]
+        if isinstance(metric, str):
+            values = [MEANS[metric](areas) for areas in drawn]
+        else:
+            name, classes = metric[0], np.atleast_1d(metric[1])
+            values = [_known_mean(PER_CLASS[name](areas)[:, classes]) for areas in drawn]
+        return 100 * np.stack(values, axis=1)
 
     def estimate(self, loss: Loss, metric: Metric) -> Estimate:
         """A mean over the seeds of a loss."""
@@ -201,7 +229,7 @@ class Comparison:
         """What the intervals of this comparison cover, in words."""
         seeds = max(len(loss.runs) for loss in self.losses)
         if self.group_of is None:
-            images = 'the records hold no areas of single images, so they do not cover other images'
+            images = f'{self.why_no_images}, so they do not cover other images'
             if seeds < 2:
                 return f'One seed, and {images}: nothing can be told from chance.'
             return f'Intervals of 95% are over seeds alone: {images}.'

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmseg_recall.comparison.image_areas import pack
+from mmseg_recall.comparison.image_areas import pack, unpack
 from mmseg_recall.comparison.record import write_record
 from mmseg_recall.evaluation import Areas
 from mmseg_recall.report import render_report
 from mmseg_recall.report.groups import group_images
 from mmseg_recall.report.load import load_runs
+from mmseg_recall.report.questions.classes import class_table
 from mmseg_recall.report.summary import Comparison, compare
 
 from .records import record
+from .work_dirs import work_dir
 
 NAMES = [f'drive{i // 5}_{i}' for i in range(20)]
 
@@ -112,4 +115,67 @@ def test_other_images_are_not_paired(tmp_path: Path) -> None:
     other = with_images('Dice', 0)
     other['image_areas']['names'] = [f'other{i}' for i in range(20)]
     write_record(tmp_path / 'other.json', other)
-    assert 'no areas of single images' in compared(tmp_path).basis
+    basis = compared(tmp_path).basis
+    assert 'model_dice_seed0 and model_ce_seed0 were tested on different images' in basis
+
+
+def test_a_run_without_areas_of_images_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_record(tmp_path / 'dice.json', record('Dice', 0, panel=False))
+    assert 'model_dice_seed0 holds no areas of single images' in compared(tmp_path).basis
+
+
+def test_one_image_tells_nothing_of_others(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for loss in ('CE', 'Recall'):
+            one = record(loss, seed, panel=False)
+            totals = (np.array(one['areas'][name])[None] for name in Areas._fields)
+            one['image_areas'] = pack(Areas(*totals), ['only'])
+            write_record(tmp_path / f'{one["name"]}.json', one)
+    one = compared(tmp_path)
+    found = one.difference(one.losses[1], one.losses[0], 'mIoU')
+    assert 'over seeds alone: one test image, so' in one.basis
+    assert found.groups == 0 and found.interval()[0] < found.mean
+
+
+def test_scenes_that_are_one_tell_nothing_of_others(tmp_path: Path) -> None:
+    one = compared(write(tmp_path), dict.fromkeys(NAMES, 'day'))
+    assert 'all test images are one group' in one.basis
+
+
+def test_a_class_in_no_test_image_is_named_and_the_rest_judged(tmp_path: Path) -> None:
+    for loss in ('CE', 'Recall'):
+        for seed in (0, 1):
+            one = with_images(loss, seed)
+            images, names = unpack(one['image_areas'], 9)
+            for array in images:
+                array[:, 8] = 0
+            one['image_areas'] = pack(images, list(names))
+            for name, array in zip(Areas._fields, images, strict=True):
+                one['areas'][name] = array.sum(axis=0).tolist()
+            one['metrics'] = {}
+            write_record(tmp_path / f'{one["name"]}.json', one)
+    one = compared(tmp_path)
+    table = class_table(one, 'Acc', 'Accuracy')
+    assert table.note.endswith('In no test image: pole. Share of the pixels of the training set.')
+    rows = {row[0].text.rstrip(' †'): row[2].text for row in table.rows}
+    assert rows['pole'] == '-' and rows['bicycle'] != '-'
+    ce, recall = one.losses
+    assert math.isnan(one.difference(recall, ce, ('Acc', 8)).mean)
+    assert one.difference(recall, ce, 'mAcc').groups == 20
+
+
+def test_a_metric_that_is_nan_is_named_and_the_rest_judged(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        work_dir(tmp_path / f'ce{seed}', seed=seed)
+        work_dir(tmp_path / f'dice{seed}', loss='DiceLoss', seed=seed)
+    scalars = tmp_path / 'dice1' / '20240101_000000' / 'vis_data' / 'scalars.json'
+    scalars.write_text(scalars.read_text().replace('"mIoU": 61.0', '"mIoU": NaN'))
+    runs, (problem,) = load_runs([tmp_path])
+    assert (
+        problem == f'{tmp_path / "dice1"}: mIoU NaN; what is said of its loss is of the other seeds'
+    )
+    (one,) = compare(runs)
+    ce, dice = one.losses
+    assert one.estimate(dice, 'mIoU').seeds == one.difference(dice, ce, 'mIoU').seeds == 2
+    assert one.estimate(ce, 'mIoU').seeds == one.difference(dice, ce, 'mAcc').seeds == 3

@@ -14,11 +14,12 @@ import yaml
 
 from mmseg_recall.out_folder import MANIFEST
 from mmseg_recall.report import render_report
-from mmseg_recall.report.judge import Difference, judge
+from mmseg_recall.report.judge import Difference, judge, maybe_best
 from mmseg_recall.report.load import Run, load_runs
 from mmseg_recall.report.paper import PAPER_NAMES, paper_table, paper_tables
 from mmseg_recall.report.questions.claims import answer
 from mmseg_recall.report.questions.classes import class_table
+from mmseg_recall.report.questions.frequency import answer as frequency
 from mmseg_recall.report.questions.imbalance import diagnose, overall_table
 from mmseg_recall.report.summary import Comparison, compare
 from mmseg_recall.statistics import holm
@@ -148,14 +149,17 @@ def test_model_zoo_files(report):
     assert model['Results']['Metrics']['mIoU'] == pytest.approx(miou, abs=0.006)
 
 
-def test_table_has_mean_spread_best_and_minority(tmp_path):
+def test_table_has_mean_interval_best_and_minority(tmp_path):
     one = comparison(tmp_path, losses=('CE', 'Recall', 'SoftIoU'))
     table = class_table(one, 'IoU', 'IoU')
     assert table.columns == ('class', 'share of pixels', 'CE', 'Recall', 'SoftIoU')
     rows = {row[0].text: row for row in table.rows}
     values = [run.per_class['IoU'][CLASSES.index('pole')] for run in one.loss('Recall').runs]
     cell = rows['pole †'][3]
-    assert cell.text == f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}'
+    # Student's 4.303 with 2 degrees of freedom.
+    half = 4.3027 * np.std(values, ddof=1) / np.sqrt(3)
+    low, high = np.mean(values) - half, np.mean(values) + half
+    assert cell.text == f'{np.mean(values):.1f} ({max(low, 0):.1f} to {high:.1f})'
     assert cell.mark == 'best'
     baseline = one.baseline.class_means('IoU')
     assert {name for name in rows if name.endswith('†') and 'average' not in name} == {
@@ -167,6 +171,43 @@ def test_table_has_mean_spread_best_and_minority(tmp_path):
     overall = overall_table(one)
     assert overall.columns[:4] == ('loss', 'seeds', 'mean accuracy', 'mean IoU')
     assert [row[1].text for row in overall.rows] == ['3', '3', '3']
+    assert all(
+        re.fullmatch(r'[\d.]+ \([\d.]+ to [\d.]+\)( ≈)?', c.text) for c in overall.rows[0][2:]
+    )
+
+
+def test_what_may_be_the_best_is_marked(tmp_path):
+    one = comparison(tmp_path, losses=('CE', 'Recall', 'SoftmaxFocal'), noise=0.001)
+    twin = [
+        replace(run, loss='Twin', metrics={k: v - 0.1 * run.seed for k, v in run.metrics.items()})
+        for run in one.loss('Recall').runs
+    ]
+    (one,) = compare([*one.runs, *twin])
+    assert maybe_best(one, one.losses, 'mIoU') == {'Recall', 'Twin'}
+    rows = {row[0].text: row[3] for row in overall_table(one).rows}
+    assert rows['Recall'].mark == 'best' and rows['Twin'].text.endswith(' ≈')
+    assert not rows['CE'].text.endswith('≈')
+
+
+def test_columns_that_are_equal_by_construction_are_shown_once(tmp_path):
+    one = comparison(tmp_path, losses=('CE', 'Recall'))
+    assert 'mIoU^C' in overall_table(one).columns
+    same = [
+        replace(run, metrics={**run.metrics, 'mIoU_C': run.metrics['mIoU_I']}) for run in one.runs
+    ]
+    table = overall_table(compare(same)[0])
+    assert 'mIoU^I' in table.columns and 'mIoU^C' not in table.columns
+    assert 'mIoU^C is mIoU^I: each test image has every class.' in table.note
+
+
+def test_rare_common_and_frequent_classes_have_means_with_intervals(tmp_path):
+    one = comparison(tmp_path, losses=('CE', 'Recall'))
+    (table,) = frequency(one, []).blocks
+    assert table.columns[:4] == ('loss', 'rare accuracy', 'common accuracy', 'frequent accuracy')
+    assert 'rare: below 1%; frequent: from 10%' in table.note
+    assert 'rare pedestrian, bicycle, pole; common car, fence;' in table.note
+    values = np.mean([run.per_class['Acc'][6:].mean() for run in one.baseline.runs])
+    assert table.rows[0][1].text.startswith(f'{values:.1f} (')
 
 
 def test_the_papers_orderings_hold_on_records_made_so(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..blocks import Cell, Section, Table, section, shown, spread
+from ..blocks import Cell, Section, Table, estimated, section, shown
 from ..figures import Plot, legend, plot, styles, subplots
 from ..summary import Comparison, ranks
 
@@ -31,7 +31,10 @@ def class_table(comparison: Comparison, metric: str, title: str) -> Table | None
     rows = []
     for c, name in enumerate(comparison.classes):
         best = ranks(losses, lambda loss, c=c: loss.per_class(metric, c).mean)
-        cells = [spread(loss.per_class(metric, c), best.get(loss.label, '')) for loss in losses]
+        cells = [
+            estimated(comparison.estimate(loss, (metric, c)), best.get(loss.label, ''))
+            for loss in losses
+        ]
         row = [Cell(f'{name}{" †" if c in minority else ""}')]
         if share is not None:
             row.append(Cell(f'{share[c]:.3g}%', float(share[c])))
@@ -41,11 +44,18 @@ def class_table(comparison: Comparison, metric: str, title: str) -> Table | None
         if members:
             best = ranks(losses, lambda loss, m=members: loss.mean_over(metric, m).mean)
             cells = [
-                spread(loss.mean_over(metric, members), best.get(loss.label, '')) for loss in losses
+                estimated(
+                    comparison.estimate(loss, (metric, tuple(members))), best.get(loss.label, '')
+                )
+                for loss in losses
             ]
             filler = [Cell('')] if share is not None else []
             rows.append((Cell(name), *filler, *cells))
-    note = 'Per cent. † IoU under CE below 80.' if minority else 'Per cent.'
+    note = 'Per cent, with the interval of 95%; best bold, second underlined, as seen.'
+    if minority:
+        note += ' † IoU under CE below 80.'
+    if comparison.unseen:
+        note += f' In no test image: {", ".join(comparison.unseen)}.'
     if share is not None:
         note += f' Share of the pixels of the {comparison.share_of} set.'
     return Table(title, note, (*columns, *(loss.label for loss in losses)), tuple(rows))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 
 from ...diagnosis.trained import LEAST_FOUND, found_classes, has_learnt, rule_of_thumb
-from ...statistics import CONTRADICTED, NOT_SETTLED, SUPPORTED
+from ...statistics import CONTRADICTED, NOT_SETTLED, SUPPORTED, Estimate
 from ..bases import PREFIX, to_paste
-from ..blocks import OVERALL, Cell, Section, Table, Verdict, shown, spread
-from ..figures import COLOURS, INK, Plot, legend, plot, styles, subplots
-from ..judge import Difference, evidence, interval_text, judge
-from ..summary import BASELINE, Comparison, Loss, Value, ranks
+from ..blocks import OVERALL, Cell, Section, Table, Verdict, estimated, shown
+from ..figures import COLOURS, INK, Plot, bars, legend, plot, span, styles, subplots
+from ..judge import Difference, evidence, interval_text, judge, maybe_best
+from ..summary import BASELINE, Comparison, Loss, Metric, ranks
 from .post_hoc import (
     CURVE_LABEL,
     FreeOption,
@@ -24,6 +23,7 @@ from .post_hoc import (
 )
 
 ORDER = 10
+MAYBE_BEST = '≈'
 
 
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
@@ -113,29 +113,57 @@ def _lines(loss: Loss) -> str:
 
 def overall_table(comparison: Comparison) -> Table:
     """A row a loss: what is averaged over classes, and over the minority classes."""
-    measures: dict[str, Callable[[Loss], Value]] = {
-        title: partial(Loss.metric, name=name) for name, title in OVERALL.items()
-    }
+    measures: dict[str, Metric] = {title: name for name, title in OVERALL.items()}
     note = 'Per cent. '
     minority = comparison.minority
     if minority:
-        added = {
-            f'minority {title}': partial(Loss.mean_over, name=name, classes=minority)
+        added: dict[str, Metric] = {
+            f'minority {title}': (name, tuple(minority))
             for name, title in (('Acc', 'accuracy'), ('IoU', 'IoU'))
         }
         items = list(measures.items())
         measures = dict([*items[:3], *added.items(), *items[3:]])
         named = ', '.join(comparison.classes[c] for c in minority)
         note += f'Minority: classes with IoU under CE below 80 ({named}). '
-    note += 'Mean ± standard deviation over seeds; best bold, second underlined.'
-    # Work directories of stock mmseg do not have every metric.
-    known = {t: m for t, m in measures.items() if any(m(loss).n for loss in comparison.losses)}
-    best = {t: ranks(comparison.losses, lambda v, m=m: m(v).mean) for t, m in known.items()}
-    rows = []
-    for loss in comparison.losses:
-        cells = [spread(m(loss), best[t].get(loss.label, '')) for t, m in known.items()]
-        rows.append((Cell(loss.label), Cell(str(len(loss.runs)), len(loss.runs)), *cells))
-    return Table('All classes', note, ('loss', 'seeds', *known), tuple(rows))
+    note += (
+        'Mean and interval of 95%. Best bold, second underlined, as seen; '
+        f'{MAYBE_BEST}: these runs do not tell it from the best. The true best is unmarked in at '
+        'most 5 columns of 100.'
+    )
+    columns: dict[str, list[Estimate]] = {}
+    for title, metric in measures.items():
+        found = [comparison.estimate(loss, metric) for loss in comparison.losses]
+        # Work directories of stock mmseg do not have every metric.
+        if any(one.seeds for one in found):
+            columns[title] = found
+    if len(minority) == len(comparison.classes):
+        note += ' All classes are minority classes: their means are those of all.'
+        columns = {t: found for t, found in columns.items() if not t.startswith('minority')}
+    of_images, of_classes = (columns.get(OVERALL[name]) for name in ('mIoU_I', 'mIoU_C'))
+    if of_images is not None and of_images == of_classes:
+        note += f' {OVERALL["mIoU_C"]} is {OVERALL["mIoU_I"]}: each test image has every class.'
+        del columns[OVERALL['mIoU_C']]
+    cells = [
+        estimated_column(comparison, measures[title], found) for title, found in columns.items()
+    ]
+    rows = [
+        (Cell(loss.label), Cell(str(len(loss.runs)), len(loss.runs)), *of_loss)
+        for loss, *of_loss in zip(comparison.losses, *cells, strict=True)
+    ]
+    return Table('All classes', note, ('loss', 'seeds', *columns), tuple(rows))
+
+
+def estimated_column(comparison: Comparison, metric: Metric, found: list[Estimate]) -> list[Cell]:
+    """A cell a loss; of several losses, those that may be the best are marked."""
+    means = {loss.label: one.mean for loss, one in zip(comparison.losses, found, strict=True)}
+    best = ranks(comparison.losses, lambda loss: means[loss.label])
+    maybe = maybe_best(comparison, comparison.losses, metric) if best else set()
+    cells = []
+    for label, one in zip(means, found, strict=True):
+        cell = estimated(one, best.get(label, ''))
+        is_open = label in maybe and best.get(label) != 'best'
+        cells.append(replace(cell, text=f'{cell.text} {MAYBE_BEST}') if is_open else cell)
+    return cells
 
 
 def accuracy_against_iou(comparison: Comparison) -> Plot:
@@ -143,22 +171,29 @@ def accuracy_against_iou(comparison: Comparison) -> Plot:
     figure, axes = subplots(1, 1, 6.4, 3.8)
     (axis,) = axes.flat
     look = styles(comparison)
+    found = []
     for loss in comparison.losses:
-        x, y = loss.metric('mIoU'), loss.metric('mAcc')
+        x, y = (comparison.estimate(loss, name) for name in ('mIoU', 'mAcc'))
+        found.append((x, y))
         axis.errorbar(
             x.mean,
             y.mean,
-            xerr=np.nan_to_num(x.std),
-            yerr=np.nan_to_num(y.std),
+            xerr=bars([x]),
+            yerr=bars([y]),
             label=loss.label,
             linestyle='none',
             markersize=8 if loss.label == 'Recall' else 6,
             elinewidth=1,
             **look[loss.label],
         )
-    caption = 'Mean accuracy against mean IoU. A point a loss, bars: standard deviation over seeds.'
+    caption = (
+        'Mean accuracy against mean IoU. A point a loss, bars: intervals of 95%, cut where they '
+        f'are far longer than the losses are apart. {comparison.basis}'
+    )
     curve = post_hoc_curve(comparison)
     curve_in_words = ''
+    accuracies: tuple[float, ...] = ()
+    ious: tuple[float, ...] = ()
     if curve is not None:
         accuracies, ious = zip(*points_of(curve), strict=True)
         # With errorbar, as the losses: a line alone would come first in the legend.
@@ -178,7 +213,7 @@ def accuracy_against_iou(comparison: Comparison) -> Plot:
             for accuracy, iou in (points_of(curve)[i] for i in (0, -1))
         )
         curve_in_words = f' {CURVE_LABEL}: a line from {ends}.'
-    axis.margins(0.12)
+    axis.set(xlim=span([x for x, _ in found], ious), ylim=span([y for _, y in found], accuracies))
     axis.set_xlabel('mean IoU (%)')
     axis.set_ylabel('mean accuracy (%)')
     legend(figure, 'right center', columns=1)

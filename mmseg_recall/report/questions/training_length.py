@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from itertools import combinations, pairwise
 
-import numpy as np
-
 from ...statistics import CONTRADICTED, SUPPORTED
-from ..blocks import OVERALL, Cell, Section, Table, Verdict, shown, spread
-from ..figures import Plot, legend, plot, styles, subplots
+from ..blocks import OVERALL, Cell, Section, Table, Verdict, estimated, shown
+from ..figures import Plot, bars, legend, plot, span, styles, subplots
 from ..judge import Difference, interval_text, judge
 from ..summary import BASELINE, Comparison, Loss
 
@@ -102,10 +100,10 @@ def _table(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -
         for n, comparison in lengths.items():
             loss = _of(comparison, label)
             seeds = Cell(str(len(loss.runs)), len(loss.runs))
-            values = (spread(loss.metric(metric)) for metric in METRICS)
+            values = (estimated(comparison.estimate(loss, metric)) for metric in METRICS)
             rows.append((Cell(label), Cell(str(n), n), seeds, *values))
     note = (
-        'Per cent, mean ± standard deviation over seeds. Same model, data and optimiser; '
+        'Per cent, mean and interval of 95%. Same model, data and optimiser; '
         'only the schedule differs.'
     )
     columns = ('loss', unit, 'seeds', *(OVERALL[metric] for metric in METRICS))
@@ -115,23 +113,26 @@ def _table(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -
 def _plot(
     lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str, comparison: Comparison
 ) -> Plot:
-    """A line a loss over the lengths of training, bars over seeds; in the comparison's colours."""
+    """A line a loss over the lengths of training, with intervals; in the comparison's colours."""
     look = styles(comparison)
     steps = list(lengths)
     figure, axes = subplots(1, len(RANKED), 7.2, 3.2)
     for axis, metric in zip(axes.flat, RANKED, strict=True):
+        drawn = []
         for label in losses:
-            values = [c.loss(label).metric(metric) for c in lengths.values()]
+            found = [c.estimate(_of(c, label), metric) for c in lengths.values()]
+            drawn += found
             axis.errorbar(
                 steps,
-                [value.mean for value in values],
-                yerr=np.nan_to_num([value.std for value in values]),
+                [one.mean for one in found],
+                yerr=bars(found),
                 label=label if metric == RANKED[0] else None,
                 linewidth=1.2,
                 markersize=5,
                 elinewidth=1,
                 **look[label],
             )
+        axis.set_ylim(span(drawn))
         axis.set_xscale('log')
         axis.set_xticks(steps, [str(n) for n in steps])
         axis.minorticks_off()
@@ -148,7 +149,8 @@ def _plot(
         figure,
         comparison,
         'lengths',
-        'What longer training brings. Bars: standard deviation over seeds.',
+        'What longer training brings. Bars: intervals of 95%, cut where they are far longer than '
+        'the losses are apart.',
         'Two line plots over the length of the training. Mean IoU from the shortest to the '
         f'longest: {ends}.',
     )
