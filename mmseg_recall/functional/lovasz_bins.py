@@ -25,8 +25,9 @@ SHIFT = 17
 """Bits of an error below those of its coarse bin."""
 USED = (32 << 23 >> SHIFT) + 1
 """Coarse bins of a class up to that of an error of 1, and the number of the one for NaN."""
-COARSE = USED + 1
-FINE = 2**18
+COARSE = USED + 2
+"""With that, and one for what takes no part."""
+FINE = 2**17
 """Fine bins of all classes together, besides one for each coarse bin."""
 
 
@@ -51,15 +52,16 @@ class Score(NamedTuple):
     """(2, bins + 1) dL/dp of the background and of the foreground in each bin; 0 in the last."""
 
 
-def bins_of(errors: Tensor, classes: slice, layout: Layout | None, num_bins: int) -> Tensor:
-    """The bin of each error of some classes, (N, classes, pixels); num_bins if it is below 0."""
-    bits = ((errors.float().view(torch.int32) & 0x7FFFFFFF) - LOWEST).clamp_min_(0)
-    first = COARSE * torch.arange(classes.start, classes.stop, device=errors.device).unsqueeze(1)
-    bins = (bits >> SHIFT).clamp_max_(USED) + first
-    if layout is not None:
-        first = layout.first.flatten()[bins]
-        bins = ((first >> 5) + ((bits & ((1 << SHIFT) - 1)) >> (first & 31))).long()
-    return bins.masked_fill_(errors < 0, num_bins)
+def bins_of(errors: Tensor, classes: slice, layout: Layout | None) -> Tensor:
+    """The bin of each error of some classes, (N, classes, pixels); below 0 it takes no part."""
+    bits = ((errors.float().view(torch.int32) & 0x7FFFFFFF) - LOWEST).clamp_(0, USED << SHIFT)
+    bits.masked_fill_(errors < 0, (USED + 1) << SHIFT)
+    rows = torch.arange(classes.start, classes.stop, device=errors.device).unsqueeze(1)
+    bins = (bits >> SHIFT) + COARSE * rows
+    if layout is None:
+        return bins
+    first = layout.first.flatten()[bins]
+    return ((first >> 5) + ((bits & ((1 << SHIFT) - 1)) >> (first & 31))).long()
 
 
 def lay_bins(counts: Tensor) -> Layout:
@@ -107,7 +109,7 @@ def lay_bins(counts: Tensor) -> Layout:
         for x in (step, before)
     )
     first = (start << 5) + SHIFT - power
-    nowhere = torch.full_like(start[:, :1], (num_bins << 5) + SHIFT)
+    nowhere = torch.full_like(start[:, :2], (num_bins << 5) + SHIFT)
     return Layout(
         torch.cat([first, nowhere], 1).int(),
         pixels,

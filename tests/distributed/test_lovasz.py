@@ -68,4 +68,4 @@ def test_counts_alone_are_summed_over_ranks(ranks: Ranks) -> None:
         for split in rank:
             for (few, options), (_, _, sizes) in zip(CASES, split, strict=True):
                 counted = few == 0 and not options['exact']
-                assert (len(sizes), max(sizes) > 2**18) == (3, counted)
+                assert (len(sizes), max(sizes) > 2**17) == (3, counted)

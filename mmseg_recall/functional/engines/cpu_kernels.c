@@ -444,16 +444,30 @@ KERNEL soft_counts_backward(const Block *b, int64_t distance, const float *grad_
 /* lovasz_bins.py has the same. */
 #define LOWEST ((127 - 32) << 23)
 #define SHIFT 17
-#define COARSE ((32 << 23 >> SHIFT) + 2)
+#define USED ((32 << 23 >> SHIFT) + 1)
+#define COARSE (USED + 2) /* NaN, and what takes no part */
 
-/* The coarse bin of an error, or where there is a `first` its fine one. */
-INLINE int32_t bin_of(float error, const int32_t *first) {
+/* The bits of an error above those of the lowest one: shifted they are its coarse bin. */
+INLINE int32_t bits_of_error(float error) {
     int32_t bits = (bits_of(error > 1.0f ? 1.0f : error) & 0x7fffffff) - LOWEST;
     bits = bits < 0 ? 0 : bits;
-    int32_t bin = bits >> SHIFT;
-    bin = bin < COARSE ? bin : COARSE - 1; /* NaN */
-    if (!first) return bin;
-    return (first[bin] >> 5) + ((bits & ((1 << SHIFT) - 1)) >> (first[bin] & 31));
+    return bits < (USED << SHIFT) ? bits : USED << SHIFT;
+}
+
+/* Its fine bin, from the `first` ones of the class. */
+INLINE int32_t fine_bin(int32_t bits, const int32_t *first) {
+    int32_t start = first[bits >> SHIFT];
+    return (start >> 5) + ((bits & ((1 << SHIFT) - 1)) >> (start & 31));
+}
+
+/* The bits of the errors of a class, but of its own pixels and of those that take no part. */
+INLINE void errors_of_others(const Strip *s, int32_t c, const float *inverse, int32_t *bits) {
+    const float *e = s->e + c * s->length;
+#pragma omp simd
+    for (int64_t i = 0; i < s->n; i++) {
+        int32_t error = bits_of_error(e[i] * inverse[i]);
+        bits[i] = ((s->label[i] < 0) | (s->label[i] == c)) ? (USED + 1) << SHIFT : error;
+    }
 }
 
 /* The error of the true class of each pixel of a strip, and 1 / sum: the sum of the others has the
@@ -469,55 +483,46 @@ INLINE void errors_of_labels(const Strip *s, int64_t num_classes, float *missed,
     }
 }
 
-INLINE int64_t count_errors(const Block *b, const int32_t *first, int64_t num_bins,
-                            int32_t *counts) {
-    const int64_t num_classes = b->num_classes;
+/* Adds how many errors lie in each bin to `counts`, of pixels that are not of the class, and to
+ * `own`, of those that are: in the coarse bins, or where there are `first` ones in the fine bins. */
+KERNEL lovasz_forward(const Block *b, const int32_t *first, int32_t *counts, int32_t *own) {
+    const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
     int64_t unknown = 0;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP];
-    ALIGNED int32_t bins[MAX_STRIP];
+    ALIGNED int32_t bits[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n;
         unknown += read_labels(&s, b);
         softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
-        for (int64_t c = 0; c < num_classes; c++) {
-            const float *e = s.e + c * s.length;
-            const int32_t row = (int32_t)c * COARSE, none = (int32_t)num_bins - 1;
-#pragma omp simd
-            for (int64_t i = 0; i < n; i++) {
-                float p = e[i] * inverse[i];
-                int32_t bin = first ? bin_of(p, first + row) : row + bin_of(p, NULL);
-                bins[i] = ((s.label[i] < 0) | (s.label[i] == c)) ? none : bin;
-            }
-            for (int64_t i = 0; i < n; i++) counts[bins[i]] += 1;
+        for (int32_t c = 0; c < num_classes; c++) {
+            const int32_t row = c * COARSE;
+            errors_of_others(&s, c, inverse, bits);
+            for (int64_t i = 0; first && i < n; i++) counts[fine_bin(bits[i], first + row)] += 1;
+            for (int64_t i = 0; !first && i < n; i++) counts[row + (bits[i] >> SHIFT)] += 1;
         }
         for (int64_t i = 0; i < n; i++) {
-            const int64_t row = s.label[i] * COARSE;
+            const int32_t row = s.label[i] * COARSE, error = bits_of_error(missed[i]);
             if (s.label[i] >= 0)
-                counts[num_bins + (first ? bin_of(missed[i], first + row)
-                                         : row + bin_of(missed[i], NULL))] += 1;
+                own[first ? fine_bin(error, first + row) : row + (error >> SHIFT)] += 1;
         }
     }
     free(s.memory);
     return unknown;
 }
 
-/* Adds to the first row of `counts` how many errors of other pixels than those of the class lie in
- * each of the `num_bins`, to the second those of its own. The last bin is of what takes no part. */
-KERNEL lovasz_forward(const Block *b, const int32_t *first, int64_t num_bins, int32_t *counts) {
-    return first ? count_errors(b, first, num_bins, counts)
-                 : count_errors(b, NULL, num_bins, counts);
-}
-
-/* Writes the gradient of the logits from dL/dp of each bin: of other pixels than those of the
- * class, then, `num_bins` further, of its own. `grad` may be `x`. */
-KERNEL lovasz_backward(const Block *b, const int32_t *first, int64_t num_bins, const float *slopes,
-                       float *grad, int64_t grad_image_stride, int64_t grad_stride) {
-    const int64_t num_classes = b->num_classes;
+/* Writes the gradient of the logits from dL/dp in each bin: `slopes` of pixels that are not of the
+ * class, `own_slopes` of those that are. `grad` may be `x`. */
+KERNEL lovasz_backward(const Block *b, const int32_t *first, const float *slopes,
+                       const float *own_slopes, float *grad, int64_t grad_image_stride,
+                       int64_t grad_stride) {
+    const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
+    ALIGNED float slope[MAX_STRIP];
+    ALIGNED int32_t bits[MAX_STRIP];
     if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n;
@@ -525,22 +530,20 @@ KERNEL lovasz_backward(const Block *b, const int32_t *first, int64_t num_bins, c
         softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
         for (int64_t i = 0; i < n; i++) {
-            const int64_t row = (s.label[i] < 0 ? 0 : s.label[i]) * COARSE;
-            own[i] = slopes[num_bins + bin_of(missed[i], first + row)];
+            const int32_t row = (s.label[i] < 0 ? 0 : s.label[i]) * COARSE;
+            own[i] = own_slopes[fine_bin(bits_of_error(missed[i]), first + row)];
             mean[i] = 0.0f;
         }
-        for (int64_t c = 0; c < num_classes; c++) {
+        for (int32_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
-            const int64_t row = c * COARSE;
             float *restrict to = grad + s.image * grad_image_stride + c * grad_stride + s.start;
             prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
-#pragma omp simd
+            errors_of_others(&s, c, inverse, bits);
+            for (int64_t i = 0; i < n; i++) slope[i] = slopes[fine_bin(bits[i], first + c * COARSE)];
             for (int64_t i = 0; i < n; i++) {
-                float p = e[i] * inverse[i];
-                float other = slopes[bin_of(p, first + row)];
-                float slope = s.label[i] == c ? own[i] : other;
-                mean[i] += p * slope;
-                to[i] = slope;
+                float g = s.label[i] == c ? own[i] : slope[i];
+                mean[i] += e[i] * inverse[i] * g;
+                to[i] = g;
             }
         }
         for (int64_t c = 0; c < num_classes; c++) {

@@ -26,8 +26,8 @@ _ARGUMENTS: dict[str, list[Any]] = {
     'seesaw_backward': [_POINTER, _POINTER, ctypes.c_float, _POINTER, *_WRITTEN],
     'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
     'soft_counts_backward': [_INTEGER, _POINTER, _POINTER, *_WRITTEN],
-    'lovasz_forward': [_POINTER, _INTEGER, _POINTER],
-    'lovasz_backward': [_POINTER, _INTEGER, _POINTER, *_WRITTEN],
+    'lovasz_forward': [_POINTER] * 3,
+    'lovasz_backward': [*[_POINTER] * 3, *_WRITTEN],
 }
 
 

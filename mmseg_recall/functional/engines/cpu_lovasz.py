@@ -33,21 +33,21 @@ def _count(
     """(2, C, COARSE), of background and foreground; with a layout (2, bins + 1)."""
     labels, num_classes = pixel_rows(target), logits.shape[1]
     first = None if layout is None else layout.first
-    num_bins = 1 + (num_classes * COARSE if layout is None else len(layout.middle))
+    shape = (2, num_classes, COARSE) if layout is None else (2, len(layout.middle) + 1)
     of_thread: dict[int, Tensor] = {}
 
     def count(at: At, x: Tensor, _: Tensor) -> int:
         if get_ident() not in of_thread:
-            of_thread[get_ident()] = torch.zeros(2, num_bins, dtype=torch.int32, device='cpu')
-        rest = first, num_bins, of_thread[get_ident()]
+            of_thread[get_ident()] = torch.zeros(shape, dtype=torch.int32, device='cpu')
+        rest = first, *of_thread[get_ident()]
         return cpu_library.run('lovasz_forward', x, labels[at], ignore_index, *rest)
 
     if any(map_row_blocks(count, as_rows(logits), by_library=True)):
         valid_pixels(target, num_classes, ignore_index)  # says which
-    counts = torch.zeros(2, num_bins, dtype=torch.int64, device='cpu')
+    counts = torch.zeros(shape, dtype=torch.int64, device='cpu')
     for part in of_thread.values():
         counts += part
-    return counts if layout is not None else counts[:, :-1].view(2, num_classes, COARSE)
+    return counts
 
 
 def _differentiate(
@@ -63,7 +63,7 @@ def _differentiate(
     grad = in_huge_pages(torch.empty_like(rows))
 
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        rest = first, slopes.shape[1], slopes, out, out.stride(0), out.stride(1)
+        rest = first, *slopes, out, out.stride(0), out.stride(1)
         cpu_library.run('lovasz_backward', x, labels[at], ignore_index, *rest)
 
     map_row_blocks(differentiate, rows, grad, by_library=True)

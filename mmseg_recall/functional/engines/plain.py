@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -138,14 +139,14 @@ def _of_label(p: Tensor, target: Tensor, valid: Tensor) -> Iterator[tuple[slice,
 
 def _lovasz_counts(p: Tensor, target: Tensor, valid: Tensor, layout: Layout | None) -> Tensor:
     """Of background and foreground in each bin: (2, C, COARSE), or with a layout (2, bins + 1)."""
-    size = p.shape[1] * COARSE if layout is None else len(layout.middle)
-    counts = torch.zeros(2 * (size + 1), dtype=torch.int64, device=p.device)
+    shape = (p.shape[1], COARSE) if layout is None else (len(layout.middle) + 1,)
+    size = math.prod(shape)
+    counts = torch.zeros(2 * size, dtype=torch.int64, device=p.device)
     one = torch.ones((), dtype=torch.int64, device=p.device)
     for classes, errors, is_label in _of_label(p, target, valid):
-        bins = bins_of(errors, classes, layout, size).add_(is_label, alpha=size + 1).flatten()
+        bins = bins_of(errors, classes, layout).add_(is_label, alpha=size).flatten()
         counts.scatter_add_(0, bins, one.expand_as(bins))
-    counts = counts.view(2, size + 1)
-    return counts[:, :-1].view(2, -1, COARSE) if layout is None else counts
+    return counts.view(2, *shape)
 
 
 def _lovasz_slopes(
@@ -153,9 +154,8 @@ def _lovasz_slopes(
 ) -> Tensor:
     """dL/dp, of the shape of p."""
     grad_p = torch.empty_like(p)
-    size = len(layout.middle)
     for classes, errors, is_label in _of_label(p, target, valid):
-        bins = bins_of(errors, classes, layout, size).add_(is_label, alpha=size + 1)
+        bins = bins_of(errors, classes, layout).add_(is_label, alpha=slopes.shape[1])
         grad_p[:, classes] = slopes.flatten()[bins]
     return grad_p
 
