@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 
 import numpy as np
@@ -127,6 +128,18 @@ def test_holm_rejects_no_more_than_it_may() -> None:
     adjusted = holm([0.04, math.nan, 0.01, 0.5])
     assert adjusted[::2] == pytest.approx([0.08, 0.03])
     assert math.isnan(adjusted[1]) and adjusted[3] == 0.5
+
+
+@pytest.mark.parametrize('comparisons', [1, 7])
+@pytest.mark.parametrize('images', [(0, 0.0), (20, 0.4)])
+def test_as_many_seeds_as_are_named_settle_it(comparisons: int, images: tuple[int, float]) -> None:
+    groups, error = images
+    found = Estimate(2.0, seeds=3, seed_error=0.8, groups=groups, image_errors=(error, error))
+    sentence = what_would_settle(found, comparisons=comparisons)
+    seeds = 3 + int(re.fullmatch(r'about (\d+) more seeds? if .*', sentence)[1])
+    spread, level = 0.8 * math.sqrt(3), 1 - (1 - LEVEL) / comparisons
+    enough, fewer = (power(2.0, spread, n, error, groups, level) for n in (seeds, seeds - 1))
+    assert enough >= 0.8 > fewer
 
 
 def test_what_would_settle_a_difference() -> None:

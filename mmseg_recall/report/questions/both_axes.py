@@ -109,7 +109,9 @@ def _beat(comparison: Comparison, candidates: list[Loss], curve: Curve) -> dict[
         decided = outcome(one, p)
         numbers = f'Of mean IoU above the curve: {interval_text(one)}, {seeds_text(one)}'
         settled = f', {p_text(p)}.' if decided != NOT_SETTLED else '.'
-        more = '' if settled != '.' else f' To settle it: {what_would_settle(one)}.'
+        more = (
+            '' if settled != '.' else f' To settle it: {what_would_settle(one, 0.0, len(known))}.'
+        )
         claims[label] = Claim(claims[label].text, decided, f'{numbers}{settled}{more}')
     return claims
 
