@@ -66,6 +66,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.tune is None) != (args.budget is None):
         parser.error('--tune and --budget need each other')
+    if args.frozen and args.jobs != 1:
+        parser.error('--frozen trains one head after the other: leave out --jobs')
     run = run_frozen if args.frozen else partial(run_all, jobs=args.jobs)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     configs = [

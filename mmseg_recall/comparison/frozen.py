@@ -36,6 +36,7 @@ from ..models.rewrite import rewrite
 from ..out_folder import claim, write_manifest
 from .benchmark import is_complete, summary
 from .features import Item, load_features
+from .identity import identity
 from .plan import Plan, areas_metric
 from .record import complete_record, failed_record, failure_of, write_record
 
@@ -73,12 +74,11 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
     manifest = claim(out, 'benchmark')
     pending = [plan for plan in plans if not is_complete(plan, out)]
     configs = {plan.name: parse_config(plan.config, plan.config_file) for plan in pending}
-    for plan in pending:
-        _refuse(configs[plan.name], plan.config_file)
+    register_all_modules(init_default_scope=False)
+    _refuse_what_cannot_start(pending, configs)
     write_manifest(out, manifest)
     show = Console().print
     show(f'{len(plans) - len(pending)} of {len(plans)} runs are complete')
-    register_all_modules(init_default_scope=False)
     MMLogger.get_instance('frozen').setLevel('ERROR')  # a metric logs its table otherwise
     failures = {}
     for plan in pending:
@@ -93,7 +93,29 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
     return failures
 
 
-def _refuse(cfg: Config, path: str) -> None:
+def _refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> None:
+    built = set()
+    for plan in plans:
+        cfg = configs[plan.name]
+        _refuse_what_needs_images(plan, cfg)
+        one = identity(cfg)
+        if (one.key, one.loss_key) not in built:
+            built.add((one.key, one.loss_key))
+            try:
+                build_heads(cfg)
+            except Exception as error:  # whatever a user's own module raises
+                raise ValueError(
+                    f'{plan.name} cannot be built, and nothing was started: {error}'
+                ) from error
+
+
+def _refuse_what_needs_images(plan: Plan, cfg: Config) -> None:
+    path = plan.config_file
+    if plan.checkpoint != 'last':
+        raise ValueError(
+            f"{path}: heads on frozen features keep no checkpoints: the rule must be 'last', not "
+            f'{plan.checkpoint!r}'
+        )
     model = segmentor(cfg.model)
     mode = (model.get('test_cfg') or {}).get('mode', 'whole')
     if mode != 'whole':
@@ -115,7 +137,6 @@ def _refuse(cfg: Config, path: str) -> None:
 
 
 def _run(plan: Plan, cfg: Config, out: Path) -> dict[str, Any]:
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
     features = out.parent / FEATURES
     model = build_heads(cfg)
     iterations = cfg.train_cfg.max_iters
@@ -130,6 +151,7 @@ def _run(plan: Plan, cfg: Config, out: Path) -> dict[str, Any]:
 
 def build_heads(cfg: Config) -> Any:
     """The segmentor of a config, with its losses swapped, for features in the place of images."""
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
     set_random_seed(cfg.randomness.seed)
     model = MODELS.build(segmentor(rewrite(cfg).model))
     model.backbone, model.neck = nn.Identity(), None

@@ -81,6 +81,8 @@ def plan_runs(
     """
     if checkpoint not in CHECKPOINT_RULES:
         raise ValueError(f'checkpoint must be one of {CHECKPOINT_RULES}, got {checkpoint!r}')
+    if frozen < 0:
+        raise ValueError(f'frozen features need a view or more of each image, got {frozen}')
     plans: list[Plan] = []
     for seed in seeds:
         for path in configs:

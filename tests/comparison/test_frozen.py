@@ -159,6 +159,27 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(root, tmp_path):
     assert read_record(out / f'{good.name}.json')['status'] == 'complete'
 
 
+def test_a_loss_that_cannot_be_built_is_named_before_anything_is_trained(root, tmp_path):
+    given = plans(root, 'ce', 'balanced_softmax', class_counts=[4096, 0])
+    with pytest.raises(ValueError, match=r'fcn_logitadjusted.*nothing was started.*classes 1:'):
+        run_frozen(given, tmp_path / 'runs')
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_dataset_is_named(root, tmp_path):
+    cfg = config(plans(root, **{'train_dataloader.dataset.indices': []})[0])
+    with pytest.raises(ValueError, match=r'train_dataloader.dataset has no image'):
+        load_features(cfg, 'train', tmp_path)
+
+
+def test_what_frozen_runs_do_not_have_is_refused(root, tmp_path):
+    best = [plan._replace(checkpoint='best') for plan in plans(root)]
+    with pytest.raises(ValueError, match=r"fcn.py: .*must be 'last', not 'best'"):
+        run_frozen(best, tmp_path / 'runs')
+    with pytest.raises(ValueError, match='a view or more of each image, got -1'):
+        plan_runs([], losses_dir=ROOT, frozen=-1)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
