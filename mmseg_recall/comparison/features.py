@@ -61,8 +61,7 @@ def load_features(cfg: Config, split: str, folder: Path) -> list[Item]:
         One item an image and view, memory-mapped.
 
     Raises:
-        ValueError: The file is truncated or damaged, or holds features of another config; the
-            dataset is empty.
+        ValueError: The file is truncated or damaged, or holds features of another config.
     """
     views = cfg.frozen_features.views if split == 'train' else 1
     made_from = _made_from(cfg, split, views)
@@ -117,8 +116,6 @@ def _compute(cfg: Config, split: str, views: int) -> list[tuple[list[Tensor], Te
     model.init_weights()
     model.eval()
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
-    if not len(dataset):
-        raise ValueError(f'{split}_dataloader.dataset has no image')
     items = []
     for view in range(views):
         set_random_seed(view)

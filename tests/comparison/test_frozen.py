@@ -166,12 +166,6 @@ def test_a_loss_that_cannot_be_built_is_named_before_anything_is_trained(root, t
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_dataset_is_named(root, tmp_path):
-    cfg = config(plans(root, **{'train_dataloader.dataset.indices': []})[0])
-    with pytest.raises(ValueError, match=r'train_dataloader.dataset has no image'):
-        load_features(cfg, 'train', tmp_path)
-
-
 def test_what_frozen_runs_do_not_have_is_refused(root, tmp_path):
     best = [plan._replace(checkpoint='best') for plan in plans(root)]
     with pytest.raises(ValueError, match=r"fcn.py: .*must be 'last', not 'best'"):
