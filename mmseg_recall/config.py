@@ -17,6 +17,8 @@ Component = dict[str, Any]
 """The config of one part: its ``type`` and its arguments."""
 
 CROSS_ENTROPY = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)
+THRESHOLD = 0.3
+"""Of mmseg's heads of one channel, unless they are told another."""
 # What says where a loss takes part, not what it is.
 NOT_THE_LOSS = {
     'type',

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mmseg_recall  # noqa: F401  (registers the dataset)
+from mmseg_recall.diagnosis.advice import RARE
 from mmseg_recall.evaluation import PerClassIoUMetric
 from mmseg_recall.out_folder import claim, write_manifest
 
@@ -36,8 +37,6 @@ from matplotlib import pyplot as plt
 TOOLS = Path(__file__).parent
 CONFIGS = TOOLS.parent / 'configs'
 LOSSES = ('ce', 'recall')
-RARE = 0.01
-"""A class is rare where it has less than this share of the training pixels."""
 
 
 class Scores(NamedTuple):

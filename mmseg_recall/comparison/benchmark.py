@@ -32,7 +32,7 @@ from rich.progress import (
 )
 
 from ..checkpoints import best_checkpoint, checkpoint_step, checkpoint_unit, last_checkpoint
-from ..config import is_classification, predicting_head
+from ..config import argument, is_classification, predicting_head
 from ..files import write_atomically
 from ..literal_config import parse_config
 from ..out_folder import claim, write_manifest
@@ -51,6 +51,7 @@ from .trial import refuse_what_cannot_start
 SCRIPT = 'from mmseg_recall.stack import run_stock_script; run_stock_script({!r}, {!r})'
 LOG_TAIL_LINES = 40
 POLL_SECONDS = 0.5
+THRESHOLDS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 SHOWN = ('mAcc', 'mIoU', 'aAcc', 'top1', 'few')
 
 
@@ -105,7 +106,7 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
         TimeElapsedColumn(),
         TextColumn('ETA'),
         # Iterations are logged minutes apart on a CPU; the default forgets after 30 seconds.
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
     )
     with (
         Progress(*columns, speed_estimate_period=7200) as progress,
@@ -312,9 +313,7 @@ def _test(cfg: Config, checkpoint: str, work_dir: Path, scripts: _Scripts) -> di
     options: dict[str, Any] = {f'{place}.areas_file': str(work_dir / 'areas.npz')}
     if not is_classification(cfg):
         options[f'{place}.output_dir'] = str(work_dir / 'predictions')
-        counts = _curve_counts(cfg)
-        if counts is not None:
-            options[f'{place}.class_counts'] = counts
+        options |= {f'{place}.{name}': value for name, value in _curve(cfg).items()}
     config = _stage(cfg, work_dir, options)
     # Not the newest by name: the clock may have been changed in between.
     before = W.result_files(work_dir)
@@ -326,16 +325,20 @@ def _test(cfg: Config, checkpoint: str, work_dir: Path, scripts: _Scripts) -> di
     return W.test_results(work_dir)[attempt]
 
 
-def _curve_counts(cfg: Config) -> list[int] | None:
-    """N_c for the curve of post-hoc logit adjustment; None where it cannot be drawn.
+def _curve(cfg: Config) -> dict[str, Any]:
+    """What the metric needs to score the options that cost no training; {} where it cannot.
 
-    Found at the test, not when runs are planned: the file may be written in between, and a config
-    that depended on it would be refused as changed.
+    Class counts are found at the test, not when runs are planned: the file may be written in
+    between, and a config that depended on it would be refused as changed.
     """
     head = predicting_head(cfg.model)
-    counts = training_pixels(cfg, head.get('out_channels') or head.get('num_classes') or 0)
+    if argument(head, 'out_channels') == 1:
+        return {'thresholds': THRESHOLDS}
+    counts = training_pixels(cfg, argument(head, 'num_classes') or 0)
     # The logits of a config with the option are adjusted already.
-    return None if counts is None or 0 in counts or 'logit_adjustment' in cfg else counts
+    if counts is None or 0 in counts or 'logit_adjustment' in cfg:
+        return {}
+    return {'class_counts': counts}
 
 
 class _Scripts:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from ..config import parts
+from ..config import THRESHOLD, heads, parts
 
 # Where a run writes, how it is started, and what a loss brings along.
 NOT_THE_RUN = {
@@ -65,9 +65,9 @@ def identity(cfg: Config) -> Identity:
     """Split a config.
 
     Losses are the top-level ``imbalance_loss`` (``loss_decode`` in older configs) and
-    ``class_counts``, and each ``loss*`` of the model; of a classifier its head and the hooks and
-    the batch sampler of its method, too. A seed that stands in ``load_from`` as ``seed3`` is the
-    seed as well.
+    ``class_counts``, each ``loss*`` of the model, and whether a head of two classes has one channel
+    for them, with its threshold; of a classifier its head and the hooks and the batch sampler of
+    its method, too. A seed that stands in ``load_from`` as ``seed3`` is the seed as well.
 
     Example:
         >>> first = Config(dict(imbalance_loss=dict(type='RecallLoss'), randomness=dict(seed=0)))
@@ -106,6 +106,8 @@ def identity(cfg: Config) -> Identity:
             if str(place.get('batch_sampler', {}).get('type')).endswith(BATCH_SAMPLER):
                 loss['batch_sampler'] = place.pop('batch_sampler')
     setup['model'] = _without_losses(model, 'model', loss)
+    if isinstance(setup['model'], dict):
+        _move_outputs(setup['model'], loss)
     seed = (setup.get('randomness') or {}).get('seed')
     setup['randomness'] = {**(setup.get('randomness') or {}), 'seed': None}
     if values.get('resume'):
@@ -132,6 +134,17 @@ def _without_losses(node: Any, path: str, losses: dict[str, Any]) -> Any:
         # A fused tail computes the same numbers.
         kept['type'] = re.sub(r'(^|\.)Fused(?=\w+Head$)', r'\1', kept['type'])
     return kept
+
+
+def _move_outputs(model: dict[str, Any], losses: dict[str, Any]) -> None:
+    """To the losses: one channel, or two, for two classes is what a loss takes."""
+    for path, head in heads(model).items():
+        outputs = head.pop('out_channels', None)
+        if outputs == 1 and head.get('num_classes') == 2:
+            losses[f'model.{path}.out_channels'] = outputs
+            losses[f'model.{path}.threshold'] = head.pop('threshold', None) or THRESHOLD
+        elif outputs not in (None, head.get('num_classes')):
+            head['out_channels'] = outputs
 
 
 def _without_outputs(evaluator: Any) -> Any:

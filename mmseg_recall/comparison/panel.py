@@ -1,14 +1,16 @@
 """Small pieces of test images around rare objects, chosen by a rule, to look at side by side.
 
 The rule reads the truth only, so it is the same for every loss: for each of the rarest classes of
-the test set (fewest pixels, at least one), the image with most pixels of it, and there a window of
-a third of the image's width and height around its largest connected region.
+the test set (fewest pixels, at least one), but never for the most frequent, the image with most
+pixels of it, and there a window of a third of the image's width and height around its largest
+connected region. Of fewer such classes than pieces, each has several images.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,13 @@ def choose_images(label: np.ndarray, num_crops: int = NUM_CROPS) -> list[tuple[i
     Example:
         >>> choose_images(np.array([[9, 0, 1], [9, 2, 0]]), num_crops=2)
         [(2, 0), (1, 1)]
+        >>> choose_images(np.array([[9, 1], [9, 2], [9, 0]]))  # the background is not rare
+        [(1, 1), (1, 0)]
     """
     total = label.sum(axis=0)
+    rare = sorted(np.flatnonzero(total), key=lambda c: (total[c], c))[:-1]
     chosen: list[tuple[int, int]] = []
-    for c in sorted(np.flatnonzero(total), key=lambda c: (total[c], c))[:num_crops]:
+    for c in islice(cycle(rare), num_crops):
         free = [i for i in range(len(label)) if i not in [image for _, image in chosen]]
         if free:
             image = max(free, key=lambda i: (label[i, c], -i))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class PerClassIoUMetric(IoUMetric):
       from the logits that the model leaves beside its prediction. A constant a class commutes
       with the resizing of the logits and with the mean over windows, so one test gives the whole
       curve. Under test-time augmentation those logits are of one view only: leave it out there.
+    - With ``thresholds``, of a head of one channel, the same as ``threshold=0.1/mIoU`` and so on:
+      what another threshold would score. There it is what ``taus`` are elsewhere.
 
     Args:
         worst: Per cent of the lowest values, each in (0, 100], that ``mIoU_I<q>`` and
@@ -54,10 +56,12 @@ class PerClassIoUMetric(IoUMetric):
         class_counts: N_c of the training set, a list, or the JSON file of
             ``tools/class_statistics.py``; none may be 0.
         taus: Each >= 0.
+        thresholds: Of the probability of class 1, each in (0, 1).
         kwargs: Of mmseg's IoUMetric.
 
     Raises:
-        ValueError: A value of ``worst`` outside (0, 100]; tau < 0; counts that are 0 or, at the
+        ValueError: A value of ``worst`` outside (0, 100]; both ``class_counts`` and ``thresholds``,
+            or one of them for the other's kind of head; tau < 0; counts that are 0 or, at the
             first image, not as many as the logits have classes, or of classes of other names.
         FileNotFoundError: No such file; the message is the command that writes it.
 
@@ -74,6 +78,7 @@ class PerClassIoUMetric(IoUMetric):
         areas_file: str | None = None,
         class_counts: ClassCountsSource | None = None,
         taus: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+        thresholds: Sequence[float] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,21 +86,24 @@ class PerClassIoUMetric(IoUMetric):
             raise ValueError(f'worst must be percentages in (0, 100], got {list(worst)}')
         self.worst = worst
         self.areas_file = areas_file
-        self.taus: list[float] = []
+        if class_counts is not None and thresholds:
+            raise ValueError('class_counts are for logits of classes, thresholds for one channel')
         self.class_names = None if class_counts is None else load_class_names(class_counts)
+        self.thresholds = list(thresholds)
+        self.taus: list[float] = []
         if class_counts is not None:
             counts = load_class_counts(class_counts)
             self.taus = list(taus)
             self.adjustments = [log_prior(counts, tau).float().view(-1, 1, 1) for tau in taus]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the areas of each image and, after them, those under each tau."""
+        """Keep the areas of each image and, after them, those under each tau or threshold."""
         known = len(self.results)
         if known == 0 and self.dataset_meta:
             where = 'class_counts of the logit adjustment'
             check_class_names(self.class_names, self.dataset_meta['classes'], where)
         super().process(data_batch, data_samples)
-        if self.taus and not self.format_only:
+        if (self.taus or self.thresholds) and not self.format_only:
             for i, sample in enumerate(data_samples, start=known):
                 # One entry an image: what is gathered over the ranks is cut to their number.
                 self.results[i] += self._adjusted_areas(sample)
@@ -106,7 +114,8 @@ class PerClassIoUMetric(IoUMetric):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As IoUMetric's, counted in integers: its float32 stops at 2**24 pixels of a class."""
         valid = label != ignore_index
-        predicted, label = pred_label[valid], label[valid]
+        # Of one channel mmseg predicts in floats, and makes the label one of them.
+        predicted, label = pred_label[valid].long(), label[valid].long()
         hit, predicted, label = (
             # As many as there are classes: other ids are of none.
             ids[(ids >= 0) & (ids < num_classes)].bincount(minlength=num_classes).cpu()
@@ -118,19 +127,35 @@ class PerClassIoUMetric(IoUMetric):
         """As IoUMetric's ``intersect_and_union``, but (taus, C)."""
         logits = sample['seg_logits']['data']
         label = sample['gt_sem_seg']['data'][0].to(logits.device)
-        num_classes = len(logits)
-        if len(self.adjustments[0]) != num_classes:
+        num_classes = len(self.dataset_meta['classes'])
+        rows = [
+            self.intersect_and_union(prediction, label, num_classes, self.ignore_index)
+            for prediction in self._adjusted(logits)
+        ]
+        return tuple(torch.stack(areas) for areas in zip(*rows, strict=True))
+
+    def _adjusted(self, logits: Tensor) -> Iterator[Tensor]:
+        """Predictions (H, W) under each tau, or threshold."""
+        if self.thresholds:
+            if len(logits) != 1:
+                raise ValueError(f'thresholds are for one channel, the logits have {len(logits)}')
+            # Of one channel mmseg hands on the probability.
+            yield from ((logits[0] > threshold).long() for threshold in self.thresholds)
+            return
+        if len(logits) == 1:
+            raise ValueError(
+                'class_counts of the logit adjustment need a logit a class, and the head has one '
+                'channel for two. There the threshold does the same: leave out class_counts and '
+                'set thresholds=(0.1, 0.2, 0.3, 0.4, 0.5)'
+            )
+        if len(self.adjustments[0]) != len(logits):
             raise ValueError(
                 f'class_counts of the logit adjustment have {len(self.adjustments[0])} classes, '
-                f'the logits have {num_classes}. Run `python tools/class_statistics.py CONFIG` for '
+                f'the logits have {len(logits)}. Run `python tools/class_statistics.py CONFIG` for '
                 'this data set'
             )
-        rows = []
         for adjustment in self.adjustments:
-            prediction = (logits - adjustment.to(logits.device)).argmax(dim=0)
-            row = self.intersect_and_union(prediction, label, num_classes, self.ignore_index)
-            rows.append(row)
-        return tuple(torch.stack(areas) for areas in zip(*rows, strict=True))
+            yield (logits - adjustment.to(logits.device)).argmax(dim=0)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Metrics in per cent from the areas of each image."""
@@ -160,13 +185,15 @@ class PerClassIoUMetric(IoUMetric):
         return metrics | added | self._curve([row[4:] for row in results])
 
     def _curve(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        """The scalars of each tau, computed as IoUMetric computes those of the prediction."""
+        """The scalars of each value, computed as IoUMetric computes those of the prediction."""
         totals = [sum(areas) for areas in zip(*results, strict=True)]
+        names = [f'tau={tau:g}' for tau in self.taus]
+        names += [f'threshold={threshold:g}' for threshold in self.thresholds]
         scalars = {}
-        for tau, *areas in zip(self.taus, *totals, strict=True):
+        for value, *areas in zip(names, *totals, strict=True):
             means = self.total_area_to_metrics(*areas, ['mIoU'], self.nan_to_num)
             for name, values in means.items():
-                key = f'tau={tau:g}/{name if name == "aAcc" else f"m{name}"}'
+                key = f'{value}/{name if name == "aAcc" else f"m{name}"}'
                 scalars[key] = round(float(np.nanmean(values)) * 100, 2)
         return scalars
 

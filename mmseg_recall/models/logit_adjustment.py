@@ -58,6 +58,12 @@ class LogitAdjusted(Segmentor):
                 'set: a list, or the file that `python tools/class_statistics.py CONFIG` writes'
             )
         super().__init__(*args, **kwargs)
+        if self.out_channels == 1:
+            raise ValueError(
+                'logit_adjustment needs a logit a class, and the decode head has one channel for '
+                'two. There the threshold does the same: '
+                f'--cfg-options model.decode_head.threshold=0.1 (now {self.decode_head.threshold})'
+            )
         adjustment = log_prior(load_class_counts(class_counts), tau).float()
         if len(adjustment) != self.out_channels:
             raise ValueError(

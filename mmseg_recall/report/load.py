@@ -40,7 +40,8 @@ class Run:
         classes: Names of the C classes; empty if no per-class values were found.
         per_class: IoU, Acc, Precision, F1: (C,) per cent, NaN where undefined or unknown.
         metrics: aAcc, mIoU, mAcc, ... in per cent; 'tau=0.5/mIoU' and its like are of adjusted
-            logits (see :class:`mmseg_recall.evaluation.PerClassIoUMetric`).
+            logits, 'threshold=0.5/mIoU' of one channel
+            (see :class:`mmseg_recall.evaluation.PerClassIoUMetric`).
         pixels: Pixels of each class, (C,), in the training set or, if unknown, in the test set;
             None if neither is known.
         pixels_of: 'training' or 'test'.
@@ -214,11 +215,16 @@ def _metrics_of_all(runs: list[Run]) -> list[Run]:
                 name: value
                 for name, value in run.metrics.items()
                 # The curve of adjusted logits is drawn of the seeds that have it.
-                if name.startswith('tau=') or name in known[run.setup['key'], run.loss]
+                if is_of_grid(name) or name in known[run.setup['key'], run.loss]
             },
         )
         for run in runs
     ]
+
+
+def is_of_grid(name: str) -> bool:
+    """Whether a metric is of adjusted logits, or of another threshold."""
+    return name.startswith(('tau=', 'threshold='))
 
 
 def _same_result(run: Run, other: Run) -> bool:
@@ -290,7 +296,7 @@ def _from_record(path: Path) -> Run:
         | {
             k: float(v)
             for k, v in record['metrics'].items()
-            if v is not None and ('/' not in k or k.startswith('tau='))
+            if v is not None and ('/' not in k or is_of_grid(k))
         },
         pixels=areas.label if training is None else np.array(training),
         pixels_of='test' if training is None else 'training',

@@ -31,6 +31,8 @@ def _mean_of(of: Callable[[A.Areas], np.ndarray], areas: A.Areas) -> np.ndarray:
 Metric = str | tuple[str, int | tuple[int, ...]]
 """A mean by name ('mIoU'), a class's value ('IoU' of class 3: ('IoU', 3)), or several classes'."""
 BASELINE = 'CE'
+BASELINES = BASELINE, 'BinaryCE'
+"""Cross-entropy by softmax, or else that of single channels."""
 PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
 MEANS: dict[str, Callable[[A.Areas], np.ndarray]] = {
     **{f'm{name}': partial(_mean_of, of) for name, of in PER_CLASS.items()},
@@ -38,8 +40,6 @@ MEANS: dict[str, Callable[[A.Areas], np.ndarray]] = {
 }
 DIGITS = 1
 """Decimals of a mean over seeds, in per cent; best and second are judged as printed."""
-THRESHOLD = 0.3
-"""Of mmseg's heads of one channel, unless they are told another."""
 MINORITY_IOU = 80.0
 """A class is a minority class when its IoU under the baseline is below this (Tables 2 and 3)."""
 
@@ -83,9 +83,7 @@ class Loss:
     def one_channel(self) -> float | None:
         """The threshold of a head of one channel; None of other heads."""
         given = self.runs[0].config.loss
-        if given.get('model.decode_head.out_channels') != 1:
-            return None
-        return float(given.get('model.decode_head.threshold', THRESHOLD))
+        return given.get('model.decode_head.threshold')
 
     def metric(self, name: str) -> Value:
         return value_of([run.metrics.get(name, float('nan')) for run in self.runs])
@@ -244,7 +242,7 @@ class Comparison:
 
     @property
     def baseline(self) -> Loss | None:
-        return self.loss(BASELINE)
+        return next(filter(None, map(self.loss, BASELINES)), None)
 
     @cached_property
     def minority(self) -> list[int]:
@@ -252,6 +250,11 @@ class Comparison:
         if self.baseline is None:
             return []
         return [c for c, v in enumerate(self.baseline.class_means('IoU')) if v < MINORITY_IOU]
+
+    @property
+    def minority_group(self) -> list[int]:
+        """Those, where their mean is neither a class's own value nor the mean over all."""
+        return self.minority if 1 < len(self.minority) < len(self.classes) else []
 
     @cached_property
     def share(self) -> np.ndarray | None:
@@ -273,7 +276,9 @@ def compare(runs: list[Run], groups: Mapping[str, str] | None = None) -> list[Co
         alike.setdefault(run.setup['key'], []).append(run)
     comparisons = []
     for members in alike.values():
-        labels = sorted({run.loss for run in members}, key=lambda v: (v != BASELINE, v.lower()))
+        labels = sorted(
+            {run.loss for run in members}, key=lambda v: (v != BASELINE, v != 'BinaryCE', v.lower())
+        )
         losses = tuple(
             Loss(label, tuple(run for run in members if run.loss == label)) for label in labels
         )
@@ -289,6 +294,11 @@ def compare(runs: list[Run], groups: Mapping[str, str] | None = None) -> list[Co
     return [
         replace(c, number=number, groups=groups) for number, c in enumerate(comparisons, start=1)
     ]
+
+
+def _baseline_first(label: str) -> tuple[int, str]:
+    place = BASELINES.index(label) if label in BASELINES else len(BASELINES)
+    return place, label.lower()
 
 
 def _told_apart(

@@ -113,6 +113,39 @@ def test_the_curve_is_tested_where_the_counts_are_known(tmp_path, monkeypatch, a
     assert ('tau=0.5/mIoU' in metrics) == drawn
 
 
+@pytest.mark.parametrize(
+    ('head', 'found'),
+    [
+        (dict(num_classes=2), {'class_counts': [9, 1]}),
+        (dict(num_classes=2, out_channels=2), {'class_counts': [9, 1]}),
+        (dict(num_classes=2, out_channels=1), {'thresholds': benchmark.THRESHOLDS}),
+        (dict(num_classes=3), {}),
+    ],
+)
+def test_what_is_free_is_tested_by_the_kind_of_head(head, found):
+    model = dict(type='EncoderDecoder', decode_head=dict(type='FCNHead', **head))
+    assert benchmark._curve(Config(dict(model=model, class_counts=[9, 1]))) == found
+
+
+def test_a_finished_comparison_has_no_time_left(tmp_path, monkeypatch):
+    columns = []
+    progress = benchmark.Progress
+
+    def watched(*given, **options):
+        columns.extend(given)
+        return progress(*given, **options)
+
+    monkeypatch.setattr(benchmark, 'Progress', watched)
+    assert benchmark.run_all([plan()], tmp_path) == {}
+    with progress() as bar:
+        number = bar.add_task('', total=1)
+        bar.update(number, completed=1)
+        task = bar.tasks[number]
+        task.finished_time = 3600.0
+        after = columns[1 + next(i for i, c in enumerate(columns) if 'ETA' in str(vars(c)))]
+        assert after.render(task).plain == '0:00:00'
+
+
 def test_what_is_complete_is_not_run_again(tmp_path):
     benchmark.run_all([plan()], tmp_path)
     before = (tmp_path / 'recall.json').read_bytes(), attempts(tmp_path)

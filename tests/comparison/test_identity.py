@@ -141,3 +141,37 @@ def test_a_base_by_its_package_is_that_by_its_path(place: str) -> None:
     plain = Config({place: dict(type='A', part=dict(type='B', size=1))})
     scoped = dict(type='A', _scope_='mmseg', part=dict(type='B', size=1, _scope_='mmseg'))
     assert identity(Config({place: scoped})) == identity(plain)
+
+
+ONE = dict(type='FCNHead', num_classes=2, out_channels=1)
+TWO = dict(type='FCNHead', num_classes=2)
+
+
+def key_of(head: dict, auxiliary: dict | None = None) -> tuple[str, str]:
+    model = dict(type='EncoderDecoder', decode_head=head, auxiliary_head=auxiliary)
+    found = identity(Config(dict(model=model)))
+    return found.key, found.loss_key
+
+
+@pytest.mark.parametrize(
+    'head',
+    [
+        ONE,
+        {**ONE, 'threshold': 0.5},
+        {**ONE, 'loss_decode': dict(type='CrossEntropyLoss', use_sigmoid=True)},
+        {**ONE, 'loss_decode': dict(type='RecallLoss')},
+    ],
+)
+def test_one_channel_for_two_classes_is_compared_with_two(head: dict) -> None:
+    key, loss_key = key_of(head)
+    assert key == key_of(TWO)[0] and loss_key != key_of(TWO)[1]
+    # An auxiliary head, and a cascade, too.
+    assert key_of(TWO, head)[0] == key_of(TWO, TWO)[0]
+    assert key_of([TWO, head])[0] == key_of([TWO, TWO])[0]
+
+
+def test_thresholds_are_two_losses_and_the_stock_one_is_the_default() -> None:
+    assert key_of(ONE) == key_of({**ONE, 'threshold': 0.3}) != key_of({**ONE, 'threshold': 0.5})
+    assert key_of(TWO) == key_of({**TWO, 'out_channels': 2})
+    many = {**TWO, 'num_classes': 3}
+    assert key_of(many)[0] != key_of({**many, 'out_channels': 1})[0] != key_of(TWO)[0]

@@ -16,9 +16,23 @@ from tests.report.records import record
 
 def test_rarest_classes_each_in_the_image_that_shows_most_of_it():
     label = np.array([[90, 3, 0, 4], [80, 9, 0, 1], [70, 1, 0, 2]])
-    # Class 2 is on no image; class 3 is rarest, then 1, then 0 in what image is left.
-    assert choose_images(label, 3) == [(3, 0), (1, 1), (0, 2)]
+    # Class 2 is on no image; class 3 is rarest, then 1; 0 is the most frequent.
+    assert choose_images(label, 3) == [(3, 0), (1, 1), (3, 2)]
     assert choose_images(label, 1) == [(3, 0)]
+
+
+@pytest.mark.parametrize(
+    ('label', 'expected'),
+    [
+        ([[9, 1], [9, 3], [9, 2], [9, 0]], [(1, 1), (1, 2), (1, 0)]),
+        ([[1, 9], [3, 9]], [(0, 1), (0, 0)]),
+        ([[9, 1], [9, 0], [9, 0]], [(1, 0)]),
+        ([[9, 0], [8, 0]], []),
+    ],
+    ids=['two classes', 'the first is rare', 'on one image', 'the background alone'],
+)
+def test_the_most_frequent_class_is_never_shown_as_rare(label, expected):
+    assert choose_images(np.array(label)) == expected
 
 
 def test_no_image_is_shown_twice():
@@ -79,12 +93,12 @@ def test_pieces_are_those_of_the_files(tmp_path, kind):
     )
     cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
     areas = Areas(label, label, label)
-    pole, road = make_panel(cfg, areas, ['road', 'pole'], tmp_path / 'predictions')
+    pole, again = make_panel(cfg, areas, ['road', 'pole'], tmp_path / 'predictions')
     shown = [os.fsencode(name).decode(errors='replace') for name in names]
     assert (pole['class'], pole['image']) == ('pole', shown[0])
-    assert (road['class'], road['image']) == ('road', shown[1])
-    write_record(tmp_path / 'a.json', {**record('CE', 0), 'panel': [pole, road]})
-    assert read_record(tmp_path / 'a.json')['panel'] == [pole, road]
+    assert (again['class'], again['image']) == ('pole', shown[1])
+    write_record(tmp_path / 'a.json', {**record('CE', 0), 'panel': [pole, again]})
+    assert read_record(tmp_path / 'a.json')['panel'] == [pole, again]
     x0, y0, x1, y1 = pole['box']
     assert (x1 - x0, y1 - y0) == (20, 10)
     for key, whole in (('truth', truths[0]), ('prediction', predictions[0])):

@@ -182,16 +182,16 @@ def test_a_percentage_out_of_range_is_refused(percent):
         build(worst=(percent,))
 
 
-def evaluate_model(model: dict, taus=(0.5, 1.5), **options) -> dict[str, float]:
+def evaluate_model(model: dict, taus=(0.5, 1.5), classes=3, **options) -> dict[str, float]:
     """Metrics of a model with random weights on images that are resized to be scored."""
     init_default_scope('mmseg')
     metric = build(taus=taus, **options)
-    metric.dataset_meta = dict(classes=CLASSES[:3])
+    metric.dataset_meta = dict(classes=CLASSES[:classes])
     generator = torch.Generator().manual_seed(1)
     network = build_model(model)
     meta = dict(img_shape=(48, 64), ori_shape=(72, 96), pad_shape=(48, 64))
     for _ in range(2):
-        label = torch.randint(0, 3, (1, 72, 96), generator=generator)
+        label = torch.randint(0, classes, (1, 72, 96), generator=generator)
         label[:, :, :20] = 255
         sample = SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta)
         with torch.no_grad():
@@ -213,7 +213,37 @@ def test_one_pass_scores_what_testing_with_each_tau_does(mode):
     assert curve['tau=1.5/aAcc'] != plain['aAcc']  # so that there is something to see
 
 
-def test_the_curve_has_five_taus_unless_others_are_given():
+def one_channel(threshold: float) -> dict:
+    head = {**MODEL['decode_head'], 'num_classes': 2, 'out_channels': 1, 'threshold': threshold}
+    head['loss_decode'] = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    return {**MODEL, 'decode_head': head}
+
+
+def test_one_pass_scores_what_testing_with_each_threshold_does():
+    thresholds = (0.5, 0.9526, 0.99)  # the second is about where the model's predictions are
+    curve = evaluate_model(one_channel(0.3), classes=2, thresholds=thresholds)
+    for threshold in thresholds:
+        stock = evaluate_model(one_channel(threshold), classes=2)
+        for name in ('aAcc', 'mIoU', 'mAcc'):
+            found = curve[f'threshold={threshold:g}/{name}']
+            assert found == pytest.approx(stock[name], abs=1e-5)
+    assert curve['threshold=0.99/aAcc'] != curve['aAcc']  # so that there is something to see
+
+
+@pytest.mark.parametrize(
+    ('model', 'options', 'message'),
+    [
+        (one_channel(0.3), dict(class_counts=[9, 1], classes=2), 'threshold does the same'),
+        (MODEL, dict(thresholds=(0.5,)), 'thresholds are for one channel, the logits have 3'),
+        (MODEL, dict(thresholds=(0.5,), class_counts=COUNTS), 'class_counts are for logits'),
+    ],
+)
+def test_what_is_free_of_the_other_kind_of_head_is_refused(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_model(model, **options)
+
+
+def test_the_curve_has_seven_taus_unless_others_are_given():
     metric = build(class_counts=COUNTS)
     assert metric.taus == [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
     assert build().taus == []

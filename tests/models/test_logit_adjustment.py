@@ -151,3 +151,10 @@ def test_a_scope_stays() -> None:
 def test_errors(model: dict, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(adjusted(dict(MODEL, **model), **options))
+
+
+def test_of_one_channel_the_threshold_is_named() -> None:
+    head = {**MODEL['decode_head'], 'num_classes': 2, 'out_channels': 1, 'threshold': 0.4}
+    head['loss_decode'] = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    with pytest.raises(ValueError, match=r'decode_head\.threshold=0\.1 \(now 0\.4\)'):
+        build(adjusted({**MODEL, 'decode_head': head}, tau=1.0, class_counts=[9, 1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,9 @@ def test_of_models_that_find_a_class_or_two_it_says_that_nothing_was_learnt(base
 
 
 def test_of_two_classes_the_background_alone_is_nothing():
-    options = dict(classes=('background', 'crack'), share=np.array([0.95, 0.05]))
-    nothing = one(*seeds('CE', (100.0, 0.0), **options), *seeds('Dice', (99.9, 0.5), **options))
+    nothing = one(*seeds('CE', (100.0, 0.0), **CRACKS), *seeds('Dice', (99.9, 0.5), **CRACKS))
     assert diagnose(nothing).verdict == 'Nothing was learnt'
-    found = one(*seeds('CE', (100.0, 0.0), **options), *seeds('Dice', (99.0, 60.0), **options))
+    found = one(*seeds('CE', (100.0, 0.0), **CRACKS), *seeds('Dice', (99.0, 60.0), **CRACKS))
     assert diagnose(found).verdict.startswith('Yes')
     assert diagnose(found).sentences[0] == (
         'Finds a class or two only, and is in the means: CE with seed 0, CE with seed 1, CE with '
@@ -168,6 +168,14 @@ def test_seeds_of_different_grids_have_in_common_what_counts():
     assert 'tau = 0.5, mean accuracy +2.0' in text_of(one(*runs))
 
 
+def test_offsets_of_the_classes_are_named_where_they_were_fitted():
+    fitted = dict(mIoU_as_is=40.0, mIoU_with_offsets=47.5)
+    runs = [replace(r, metrics={**r.metrics, **fitted}) for r in seeds('CE', LEARNT)]
+    text = text_of(one(*runs))
+    assert 'fitted on the validation images, mIoU +7.5 (+7.5 to +7.5).' in text
+    assert 'an offset for each class' not in text_of(one(*seeds('CE', LEARNT)))
+
+
 def test_what_is_free_and_was_not_tested_is_named():
     text = text_of(one(*seeds('CE', LEARNT), *seeds('Recall', BETTER)))
     assert 'not tested here: adjusted logits' in text and 'tools/class_statistics.py' in text
@@ -193,6 +201,50 @@ def test_one_seed_and_a_gain_within_the_spread_advise_nothing():
     text = text_of(one(*runs))
     assert 'tell no loss from cross-entropy' in text and 'To settle it: ' in text
     assert 'Try' not in text
+
+
+ONE_CHANNEL = {'model.decode_head.out_channels': 1, 'model.decode_head.threshold': 0.3}
+CRACKS = dict(classes=('background', 'crack'), share=np.array([0.95, 0.05]))
+
+
+def one_channel(seed: int, grid: dict[float, float]) -> Run:
+    """Of a sigmoid head; ``grid`` is what each threshold adds to mean IoU."""
+    found = run('BinaryCE', seed, (99.0 - seed / 10, 40.0), **CRACKS)
+    scored = {
+        f'threshold={t:g}/{name}': found.metrics[name] + more
+        for t, more in grid.items()
+        for name in ('mAcc', 'mIoU', 'aAcc')
+    }
+    config = Identity({}, ONE_CHANNEL)
+    return replace(found, metrics={**found.metrics, **scored}, config=config)
+
+
+@pytest.mark.parametrize(
+    ('grid', 'words'),
+    [
+        ({0.1: 4.0, 0.2: 6.0, 0.3: 0.0, 0.5: -2.0}, 'a threshold = 0.2, mean accuracy +6.0 (+6.0'),
+        ({0.1: 7.0, 0.2: 6.0}, 'the smallest that was tested'),
+        ({0.3: 0.0, 0.5: 1.0, 0.7: 4.0}, 'the largest that was tested'),
+        ({0.1: -1.0, 0.5: -2.0}, 'a threshold of 0.1, 0.5 gains cross-entropy no mean IoU'),
+        ({}, 'another threshold than 0.3'),
+    ],
+)
+def test_of_one_channel_the_threshold_is_what_is_free(grid, words):
+    runs = [one_channel(seed, grid) for seed in (0, 1, 2)]
+    comparison = one(*runs, *seeds('Recall', (98.0, 80.0), **CRACKS))
+    assert [loss.label for loss in comparison.losses] == ['BinaryCE', 'Recall']
+    verdict = diagnose(comparison)
+    assert verdict.verdict.startswith('Yes')
+    text = ' '.join(verdict.sentences)
+    assert words in text and 'class_statistics' not in text and 'tau' not in text
+    assert 'Try Recall first' in text
+    gains = any(more > 0 for more in grid.values())
+    assert ('model.decode_head.threshold=' in text) == (gains or not grid)
+
+
+def test_softmax_stays_the_baseline_beside_one_channel():
+    comparison = one(one_channel(0, {}), run('CE', 0, (99.0, 30.0), **CRACKS))
+    assert comparison.baseline.label == 'CE'
 
 
 def loss(label: str, components: list[dict] | None = None) -> Loss:

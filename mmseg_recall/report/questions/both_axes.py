@@ -17,7 +17,7 @@ from ...statistics import (
 from ..blocks import Claim, Claims, Section, Verdict
 from ..judge import Difference, evidence, interval_text, judge, p_text, seeds_text
 from ..paper import PAPER_NAMES
-from ..summary import BASELINE, Comparison, Loss
+from ..summary import Comparison, Loss
 from .post_hoc import Curve, Points, curves_by_seed, post_hoc_curve, upper_envelope
 
 ORDER = 30
@@ -38,7 +38,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
     """
     base, curve = comparison.baseline, post_hoc_curve(comparison)
     references = [loss for loss in map(comparison.loss, REFERENCES) if loss is not None]
-    others = [loss for loss in comparison.losses if loss.label not in (BASELINE, *REFERENCES)]
+    others = [loss for loss in comparison.losses if loss not in (base, *references)]
     is_new = any(
         loss.label not in PAPER_NAMES and loss.metric('mIoU').n >= MIN_SEEDS for loss in others
     )

@@ -14,10 +14,11 @@ MAX_SMALL_PLOTS = 20
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
     if comparison.classifies:
         return None
-    tables = (
-        class_table(comparison, metric, title)
-        for metric, title in (('Acc', 'Accuracy by class'), ('IoU', 'IoU by class'))
-    )
+    titles = {'Acc': 'Accuracy by class', 'IoU': 'IoU by class'}
+    if len(comparison.classes) == 2:
+        # Accuracy of the background says nothing of false alarms.
+        titles |= {'Precision': 'Precision by class', 'F1': 'F1 by class'}
+    tables = (class_table(comparison, metric, title) for metric, title in titles.items())
     return section('', *tables, shown(recall_against_precision(comparison)))
 
 
@@ -39,7 +40,9 @@ def class_table(comparison: Comparison, metric: str, title: str) -> Table | None
         if share is not None:
             row.append(Cell(f'{share[c]:.3g}%', float(share[c])))
         rows.append((*row, *cells))
-    groups = {'average': [c for c in range(len(comparison.classes))], 'average †': minority}
+    # Of two classes the mean is in the table of all.
+    everything = list(range(len(comparison.classes))) if len(comparison.classes) > 2 else []
+    groups = {'average': everything, 'average †': comparison.minority_group}
     for name, members in groups.items():
         if members:
             best = ranks(losses, lambda loss, m=members: loss.mean_over(metric, m).mean)

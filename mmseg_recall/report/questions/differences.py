@@ -44,9 +44,9 @@ def difference_table(comparison: Comparison, base: Loss, others: list[Loss]) -> 
             ]
         )
     note = (
-        'Points above CE of the same seeds, with the interval of 95%. Above, below or not '
-        f"settled: after Holm's correction over the {len(others)} losses of a column, so that of "
-        'equal losses at most 5 columns in 100 name one.'
+        f'Points above {base.label} of the same seeds, with the interval of 95%. Above, below or '
+        f"not settled: after Holm's correction over the {len(others)} losses of a column, so that "
+        'of equal losses at most 5 columns in 100 name one.'
     )
     names = ['loss', *metrics.values()]
     if not comparison.classifies:

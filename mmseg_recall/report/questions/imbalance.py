@@ -17,6 +17,7 @@ from .post_hoc import (
     CURVE_LABEL,
     FreeOption,
     free_option,
+    offsets,
     points_of,
     post_hoc_curve,
     untested,
@@ -61,7 +62,7 @@ def diagnose(comparison: Comparison) -> Verdict:
     )
     losses = _losses(comparison, baseline, free) if rule.limits else ()
     for_free = free.sentence if free else untested(baseline)
-    return Verdict(rule.verdict, (*warned, *rule.sentences, for_free, *losses))
+    return Verdict(rule.verdict, (*warned, *rule.sentences, for_free, *offsets(baseline), *losses))
 
 
 def _losses(comparison: Comparison, baseline: Loss, free: FreeOption | None) -> tuple[str, ...]:
@@ -115,7 +116,7 @@ def overall_table(comparison: Comparison) -> Table:
     """A row a loss: what is averaged over classes, and over the minority classes."""
     measures: dict[str, Metric] = {title: name for name, title in OVERALL.items()}
     note = 'Per cent. '
-    minority = comparison.minority
+    minority = comparison.minority_group
     if minority:
         added: dict[str, Metric] = {
             f'minority {title}': (name, tuple(minority))
@@ -136,9 +137,8 @@ def overall_table(comparison: Comparison) -> Table:
         # Work directories of stock mmseg do not have every metric.
         if any(one.seeds for one in found):
             columns[title] = found
-    if len(minority) == len(comparison.classes):
+    if len(comparison.minority) == len(comparison.classes):
         note += ' All classes are minority classes: their means are those of all.'
-        columns = {t: found for t, found in columns.items() if not t.startswith('minority')}
     of_images, of_classes = (columns.get(OVERALL[name]) for name in ('mIoU_I', 'mIoU_C'))
     if of_images is not None and of_images == of_classes:
         note += f' {OVERALL["mIoU_C"]} is {OVERALL["mIoU_I"]}: each test image has every class.'

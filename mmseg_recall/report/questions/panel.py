@@ -6,12 +6,13 @@ import base64
 import colorsys
 import io
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from ..blocks import Section, section
+from ..load import Run
 from ..summary import Comparison
 
 ORDER = 90
@@ -19,7 +20,7 @@ IGNORED = (0, 0, 0)
 COLUMN_WIDTH = 160
 RULE = (
     'Chosen by a rule that reads the truth only: for each of the rarest classes of the test set '
-    'the image with most pixels of it, and a third of the image around its largest region. The '
+    'the images with most pixels of it, and a third of the image around its largest region. The '
     'lowest seed of each loss.'
 )
 GAP = ((2, 2), (2, 2), (0, 0))
@@ -76,23 +77,36 @@ def panel_of(comparison: Comparison) -> Panel | None:
     first = shown[0][1]
     palette = _palette(first.palette, len(first.classes))
     pieces, present = [], set()
-    for i, piece in enumerate(first.panel):
+    share = comparison.share
+    for piece in first.panel:
+        found = [_same_piece(run, piece) for _, run in shown]
+        is_rare = share is None or piece['class'] != first.classes[int(np.argmax(share))]
+        # Records of earlier versions show others, of the most frequent class, too.
+        if not is_rare or None in found:
+            continue
         pictures = [('image', f'data:image/jpeg;base64,{piece["picture"]}')]
         truth = _labels(piece['truth'])
         present |= set(np.unique(truth))
         pictures.append(('truth', _coloured(truth, palette)))
-        for label, run in shown:
-            prediction = _labels(run.panel[i]['prediction'])
+        for (label, _), of_loss in zip(shown, found, strict=True):
+            prediction = _labels(of_loss['prediction'])
             present |= set(np.unique(prediction))
             pictures.append((label, _coloured(prediction, palette)))
         heading = f'{piece["class"]}, in {piece["image"]}'
         pieces.append(Piece(heading, tuple(pictures)))
+    if not pieces:
+        return None
     legend = [
         (name, '#{:02x}{:02x}{:02x}'.format(*palette[c]))
         for c, name in enumerate(first.classes)
         if c in present
     ]
     return Panel(f'panel-{comparison.number}', tuple(pieces), tuple(legend))
+
+
+def _same_piece(run: Run, piece: dict[str, Any]) -> dict[str, Any] | None:
+    place = ('class', 'image', 'box')
+    return next((p for p in run.panel if all(p[k] == piece[k] for k in place)), None)
 
 
 def _labels(text: str) -> np.ndarray:
