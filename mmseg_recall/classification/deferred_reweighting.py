@@ -27,7 +27,7 @@ class DeferredReweightingHook(Hook):
 
     over the batch, of all ranks, with N_c the training samples of class c. The loss is that of
     the model's head, and gets the weights as the ``weight`` of its samples: LDAMLoss (LDAM-DRW),
-    SoftmaxFocalLoss (Focal-DRW), cross-entropy and the class-weighted losses here, and the stock
+    WeightedFocalLoss (Focal-DRW), cross-entropy and the class-weighted losses here, and the stock
     losses of mmpretrain, take it. Whether weights are due follows from the runner's progress
     alone, so a resumed run goes on with the right ones.
 

@@ -27,10 +27,14 @@ SHARED = [
     for path in folder.glob(f'*_{loss}_seed*.json')
 ]
 METHODS = {'CE', 'Focal', 'LDAM-DRW', 'SDN (CE)', 'SDN (Recall)', 'tau-norm', 'LWS'}
+CLASSIFIERS = {
+    'digits-lt': (METHODS, [0, 1, 2, 3, 4]),
+    'elpv': (METHODS | {'Focal-DRW', 'LDAM', 'BBN'}, [0, 1, 2]),
+}
 WORDS = re.compile(r'<text[^>]*>([^<]*)<')
 REPORTS = {
     'report': RECORDS,
-    'classification/report': [CLASSIFICATION / 'digits-lt'],
+    'classification/report': [CLASSIFICATION / name for name in CLASSIFIERS],
     'study/report': [*STUDIED, *SHARED],
 }
 
@@ -80,15 +84,17 @@ def test_every_loss_was_run_with_the_same_three_seeds(folder):
     assert set(seeds) == set(PAPER_NAMES)
 
 
-def test_every_classifier_was_run_with_the_same_five_seeds():
-    records = [json.loads(p.read_text()) for p in (CLASSIFICATION / 'digits-lt').glob('*.json')]
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_every_classifier_was_run_with_the_same_seeds(name):
+    methods, expected = CLASSIFIERS[name]
+    records = [json.loads(path.read_text()) for path in (CLASSIFICATION / name).glob('*.json')]
     assert {record['status'] for record in records} == {'complete'}
     assert len({record['setup']['key'] for record in records}) == 1
     labels = {record['setup']['loss'] for record in records}
-    assert {paper_name(label) for label in labels} == METHODS
+    assert {paper_name(label) for label in labels} == methods
     for label in labels:
         seeds = [r['seed'] for r in records if r['setup']['loss'] == label]
-        assert sorted(seeds) == [0, 1, 2, 3, 4]
+        assert sorted(seeds) == expected
 
 
 @pytest.mark.parametrize('folder', STUDIED, ids=lambda folder: folder.name)
