@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +96,7 @@ def _read(path: Path, made_from: dict[str, Any]) -> list[Item]:
             f'{path}: the file of features is truncated or damaged ({reason}); remove it to '
             'compute them again'
         ) from error
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # of torch, about what is no file of tensors
         raise ValueError(f'{path}: no file of features; remove it') from error
     if known != made_from:
         theirs, ours = differences([known, made_from])

@@ -37,8 +37,13 @@ PACKAGE = Path(mmseg_recall.__file__).parent
 SOURCES = [*PACKAGE.rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
 # By file: what could run what it is given, and why it does not, or may.
 ENTRY_POINTS = {
+    'mmseg_recall/classification/datasets/elpv.py': {
+        'np.load': 'without pickles',
+        'torch.load': 'with weights_only',
+    },
     'mmseg_recall/comparison/describe.py': {'torch.load': 'with weights_only'},
     'mmseg_recall/comparison/benchmark.py': {'torch.load': 'with weights_only'},
+    'mmseg_recall/comparison/features.py': {'torch.load': 'with weights_only'},
     'mmseg_recall/comparison/plan.py': {'Config.fromfile': 'of the configs and losses named'},
     'mmseg_recall/comparison/trial.py': {'Config.fromfile': 'of the configs that plan.py has read'},
     'mmseg_recall/datasets/__init__.py': {'import_module': 'of the modules of the package'},
@@ -52,7 +57,6 @@ ENTRY_POINTS = {
     'tools/class_statistics.py': {'Config.fromfile': 'of the config named'},
     'tools/classification/export_sdn.py': {'torch.load': 'with weights_only'},
     'tools/diagnose.py': {'Config.fromfile': 'of the config named'},
-    'tools/measured_regimes.py': {'Config.fromfile': 'of the bases of this repository'},
     'tools/demo.py': {'Config.fromfile': 'of a config of this repository'},
     'tools/model_converters/efficientnet_lite0.py': {'torch.load': 'with weights_only'},
 }
