@@ -70,7 +70,7 @@ types: .venv/ready
 
 # The pages in site/, with each link followed.
 docs: .venv/docs
-	.venv/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 
 .venv/docs: .venv/ready
 	.venv/bin/python -m pip install $(PIP_FLAGS) --editable '.[docs]'
