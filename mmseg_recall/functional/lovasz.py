@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -118,22 +121,34 @@ def _rank(errors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss, and dL/dp, which takes the place of the errors."""
     total = present = torch.zeros((), device=errors.device)
     rank = torch.arange(1, len(labels) + 1, device=errors.device)
+    number = torch.arange(len(errors), device=errors.device).unsqueeze(1)
     # Floats order as their bits do, and integers are sorted faster; -1 is the smallest.
     integer = torch.int32 if errors.dtype == torch.float32 else torch.int64
-    for classes in class_chunks(len(errors)):
-        numbers = torch.arange(classes.start, classes.stop, device=errors.device)
-        bits, order = errors[classes].view(integer).sort(dim=1, descending=True)
+    # Past the last pixel of the class the distance stays 1: what is ranked there has no part in the
+    # value, nor a gradient. On a GPU, leaving it out would wait for the device.
+    prunes = errors.device.type == 'cpu' and not torch.compiler.is_compiling()
+    for classes in range(len(errors)) if prunes else class_chunks(len(errors)):
+        scored, is_label = errors[classes], labels == number[classes]
+        kept: Any = ...
+        if prunes:
+            last = torch.where(is_label, scored, math.inf).amin()
+            kept = (~(scored < last)).nonzero().squeeze(1)  # NaN with them
+            scored, is_label = scored[kept], is_label[kept]
+            errors[classes] = 0
+        bits, order = scored.view(integer).sort(dim=-1, descending=not prunes)
+        if prunes:  # long vectors are sorted fastest in ascending order
+            bits, order = bits.flip(0), order.flip(0)
         ranked = bits.view(errors.dtype)
-        is_label = (labels == numbers.unsqueeze(1)).gather(1, order)
-        pixels = is_label.sum(1, keepdim=True)
-        left = (pixels - is_label.cumsum(1, dtype=torch.int32)).to(ranked.dtype)
-        union = left + rank
+        is_label = is_label.gather(-1, order)
+        pixels = is_label.sum(-1, keepdim=True)
+        left = (pixels - is_label.cumsum(-1, dtype=torch.int32)).to(ranked.dtype)
+        union = left + rank[: ranked.shape[-1]]
         # Each step of the Jaccard distance by itself: in a large image it has no digits left as
         # the difference of two distances.
         slope = left.div_((union - 1).clamp_min_(1)).masked_fill_(is_label, -1.0).div_(union)
         slope.masked_fill_((ranked < 0) | (pixels == 0), 0.0)
         total = total + widest((ranked * slope.abs()).sum())
         present = present + (pixels > 0).sum()
-        errors[classes] = ranked.scatter_(1, order, slope)
+        errors[classes][kept] = ranked.scatter_(-1, order, slope)
     present = present.clamp_min(1)
     return total / present, errors.div_(present)
