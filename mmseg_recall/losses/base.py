@@ -280,21 +280,21 @@ class ClassWeightedLoss(SegmentationLoss):
         world_size = num_ranks(self.sync_stats)
         if world_size > 1:
             counts = ClassCounts(*sum_over_ranks(torch.stack(counts))[0])
-        weight = self._scheduled(self.class_weight(counts))
+        weight = self.class_weight(counts)
+        if self.schedule is not None:
+            weight = self._scheduled(weight, self.schedule)
         # Not by nn.Module.__setattr__, which looks each up among parameters and modules.
         self.__dict__.update(last_counts=counts, _last_weight=weight.detach())
         value = weighted_mean(sums, weight, counts.pixels, self.normalization)
         return value if world_size == 1 else world_size * value
 
-    def _scheduled(self, weight: Tensor) -> Tensor:
-        if self.schedule is None:
-            return weight
+    def _scheduled(self, weight: Tensor, schedule: Schedule) -> Tensor:
         none = torch.zeros((), dtype=torch.long, device=weight.device)
         batches = self.running('batches', none)
         batches = none if batches is None else batches
         if self.training:
             self.batches = batches + 1
-        return torch.lerp(torch.ones_like(weight), weight, self.schedule.mix(batches).to(weight))
+        return torch.lerp(torch.ones_like(weight), weight, schedule.mix(batches).to(weight))
 
     @property
     def last_weight(self) -> Tensor | None:
