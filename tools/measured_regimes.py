@@ -66,7 +66,7 @@ def regimes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
-IMAGES = {'CamVid': 367, 'SynthiaSeqs': 224}
+IMAGES = {'CamVid': 367, 'NeuSeg': 2904, 'SynthiaSeqs': 224}
 """Images for training of the datasets of the records."""
 
 

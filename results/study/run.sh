@@ -38,7 +38,7 @@ benchmark synthia-mini configs/ce/deeplabv3_r18_synthia-mini.py '0 1 2' "ce $fin
 
 # Heads on frozen features of steel defects, each loss with its own learning rate.
 $python tools/class_statistics.py results/study/configs/neu_seg.py
-$python tools/benchmark.py results/study/configs/neu_seg.py --seeds 0 1 2 --frozen 2 \
+$python tools/benchmark.py results/study/configs/neu_seg.py --seeds 0 1 2 3 4 5 6 7 --frozen 2 \
     --losses ce recall inverse_frequency_sqrt inverse_frequency_sqrt_to_ce \
     --tune 3e-3 1e-2 3e-2 1e-1 --budget 600 --out work_dirs/study/frozen-neu_seg
 

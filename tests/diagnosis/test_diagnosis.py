@@ -360,7 +360,8 @@ def test_the_nearest_regime_is_itself() -> None:
 
 def test_the_table_of_regimes_is_that_of_the_records(tmp_path: Path) -> None:
     folders = ['camvid', 'synthia-mini', 'study/camvid', 'study/camvid-480', 'study/camvid-960']
-    folders = [ROOT / 'results' / folder for folder in [*folders, 'study/synthia-mini']]
+    folders += ['study/synthia-mini', 'study/frozen-neu_seg']
+    folders = [ROOT / 'results' / folder for folder in folders]
     run(ROOT / 'tools/measured_regimes.py', *folders, '--out', tmp_path / 'regimes.json')
     assert json.loads((tmp_path / 'regimes.json').read_text()) == [r._asdict() for r in regimes()]
 
