@@ -126,7 +126,7 @@ def _rank(errors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     integer = torch.int32 if errors.dtype == torch.float32 else torch.int64
     # Past the last pixel of the class the distance stays 1: what is ranked there has no part in the
     # value, nor a gradient. On a GPU, leaving it out would wait for the device.
-    prunes = errors.device.type == 'cpu' and not torch.compiler.is_compiling()
+    prunes = errors.device.type == 'cpu' and len(labels) > 0 and not torch.compiler.is_compiling()
     for classes in range(len(errors)) if prunes else class_chunks(len(errors)):
         scored, is_label = errors[classes], labels == number[classes]
         kept: Any = ...
