@@ -34,7 +34,8 @@ def lovasz_softmax(
     order, and J_k the Jaccard distance of class c when the k pixels of largest error are wrong.
 
     The errors are counted in bins instead of sorted, where there are more than 16,384 pixels: the
-    value is within 1e-4 of itself, the gradient within 1e-3 of its norm.
+    value is within 1e-4 of itself, the gradient within 1e-3 of its norm, but for pixels that all
+    but tie (docs/losses.md).
 
     Args:
         logits: (N, C, ...), any floating type; float16 and bfloat16 compute in float32.

@@ -63,7 +63,7 @@ class Schedule(NamedTuple):
             )
 
     def mix(self, batches: Tensor) -> Tensor:
-        """m_t after so many batches, (), float64 (float32 on devices that have none).
+        """m_t after so many batches, (), float32.
 
         Example:
             >>> Schedule(until=4).mix(torch.tensor(1))

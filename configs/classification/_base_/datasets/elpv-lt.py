@@ -1,61 +1,16 @@
-# The feature maps that tools/classification/convert_elpv.py writes.
-dataset_type = 'ELPVDataset'
-data_root = 'data/elpv'
+# The photographs of elpv.py, thinned out for training.
+_base_ = 'elpv.py'
 # Of the training set below.
 class_counts = [885, 458, 237, 122, 63, 32, 17, 8]
-train_pipeline = [
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='PackInputs'),
-]
-test_pipeline = [dict(type='PackInputs')]
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
+        _delete_=True,
         type='LongTailedDataset',
-        dataset=dict(
-            type=dataset_type,
-            data_root=data_root,
-            ann_file='train.npz',
-            pipeline=train_pipeline,
-        ),
+        dataset=_base_.train_dataloader.dataset,
         imbalance_factor=100,
         largest=885,
         seed=0,
-    ),
+    )
 )
-val_dataloader = dict(
-    batch_size=80,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='val.npz',
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    batch_size=200,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='test.npz',
-        pipeline=test_pipeline,
-    ),
-)
-val_evaluator = dict(type='ShotAccuracy', class_counts=class_counts)
+val_evaluator = dict(class_counts=class_counts)
 test_evaluator = val_evaluator
