@@ -163,6 +163,24 @@ def _normal_quantile() -> float:
     return float(stdtrit(math.inf, (1 + LEVEL) / 2))
 
 
+def with_interval(mean: float, low: float, high: float, digits: int = 1, sign: str = '') -> str:
+    """A number as all pages print it: with its interval, or alone where there is none.
+
+    Args:
+        mean: The number.
+        low: Lower end; NaN where nothing is known of chance.
+        high: Upper end.
+        digits: Decimals.
+        sign: '+' to print the sign of what is positive.
+
+    Example:
+        >>> with_interval(2.0, -0.15, 4.15, sign='+'), with_interval(2.0, math.nan, math.nan)
+        ('+2.0 (-0.1 to +4.2)', '2.0')
+    """
+    first, *ends = (f'{value:{sign}.{digits}f}' for value in (mean, low, high))
+    return first if math.isnan(low) else f'{first} ({" to ".join(ends)})'
+
+
 def resamples(groups: Sequence[object], seed: int = 0) -> np.ndarray:
     """How often each image is in each resample, (:data:`RESAMPLES`, images).
 

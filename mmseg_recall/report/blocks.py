@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..statistics import Estimate
-from .summary import DIGITS, Value
+from ..statistics import Estimate, with_interval
+from .summary import DIGITS
 
 OVERALL = {
     'mAcc': 'mean accuracy',
@@ -21,6 +21,7 @@ OVERALL = {
     'mIoU_C5': 'mIoU^C worst 5%',
 }
 NOTHING = '-'
+INTERVALS = 'Mean and interval of 95%.'
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,6 @@ def number(value: float, digits: int = 2, mark: str = '') -> Cell:
     return Cell(f'{value:.{digits}f}', value, mark)
 
 
-def spread(value: Value, mark: str = '') -> Cell:
-    """Mean ± standard deviation over seeds; the mean alone for one seed."""
-    cell = number(value.mean, DIGITS, mark)
-    if math.isnan(value.std):
-        return cell
-    return Cell(f'{cell.text} ± {value.std:.{DIGITS}f}', cell.sort, mark)
-
-
 def estimated(found: Estimate, mark: str = '') -> Cell:
     """Mean and interval, of per cent; the mean alone where nothing is known of chance.
 
@@ -65,12 +58,10 @@ def estimated(found: Estimate, mark: str = '') -> Cell:
         >>> estimated(Estimate(98.0, seeds=3, seed_error=1.0)).text
         '98.0 (93.7 to 100.0)'
     """
-    cell = number(found.mean, DIGITS, mark)
+    if math.isnan(found.mean):
+        return Cell(NOTHING)
     low, high = found.interval()
-    if math.isnan(low):
-        return cell
-    ends = f'{max(low, 0):.{DIGITS}f} to {min(high, 100):.{DIGITS}f}'
-    return Cell(f'{cell.text} ({ends})', cell.sort, mark)
+    return Cell(with_interval(found.mean, max(low, 0), min(high, 100), DIGITS), found.mean, mark)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..statistics import LEVEL, NOT_SETTLED, Estimate, holm, outcome, p_of_side, what_would_settle
+from ..statistics import (
+    LEVEL,
+    NOT_SETTLED,
+    Estimate,
+    holm,
+    outcome,
+    p_of_side,
+    what_would_settle,
+    with_interval,
+)
 from .summary import Comparison, Loss, Metric
 
 NOT_TESTED = 'not tested'
@@ -118,15 +127,13 @@ def evidence(judged: Judged) -> str:
 
 
 def interval_text(found: Estimate, digits: int = 2) -> str:
-    """The mean with its interval; the mean alone where nothing is known of chance.
+    """A difference with its interval, by :func:`mmseg_recall.statistics.with_interval`.
 
     Example:
         >>> interval_text(Estimate(2.0, seeds=3, seed_error=0.5), 1)
         '+2.0 (-0.2 to +4.2)'
     """
-    low, high = found.interval()
-    mean = f'{found.mean:+.{digits}f}'
-    return mean if math.isnan(low) else f'{mean} ({low:+.{digits}f} to {high:+.{digits}f})'
+    return with_interval(found.mean, *found.interval(), digits, '+')
 
 
 def p_text(p: float) -> str:

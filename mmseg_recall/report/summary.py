@@ -44,26 +44,8 @@ MINORITY_IOU = 80.0
 """A class is a minority class when its IoU under the baseline is below this (Tables 2 and 3)."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """Mean over seeds and sample standard deviation (NaN for one seed), and their number."""
-
-    mean: float
-    std: float
-    n: int
-
-
-def value_of(values: list[float]) -> Value:
-    """Mean and spread of the values that are not NaN.
-
-    Example:
-        >>> value_of([1.0, 3.0])
-        Value(mean=2.0, std=1.4142135623730951, n=2)
-    """
-    known = [v for v in values if not np.isnan(v)]
-    mean = float(np.mean(known)) if known else float('nan')
-    std = float(np.std(known, ddof=1)) if len(known) > 1 else float('nan')
-    return Value(mean, std, len(known))
+def _over_seeds(values: list[float]) -> Estimate:
+    return statistics.estimate(np.array(values))
 
 
 @dataclass(frozen=True)
@@ -85,23 +67,21 @@ class Loss:
         given = self.runs[0].config.loss
         return given.get('model.decode_head.threshold')
 
-    def metric(self, name: str) -> Value:
-        return value_of([run.metrics.get(name, float('nan')) for run in self.runs])
+    def metric(self, name: str) -> Estimate:
+        return _over_seeds([run.metrics.get(name, float('nan')) for run in self.runs])
 
-    def per_class(self, name: str, c: int) -> Value:
-        return value_of([run.per_class[name][c] for run in self.runs if run.classes])
+    def per_class(self, name: str, c: int) -> Estimate:
+        return _over_seeds([run.per_class[name][c] for run in self.runs if run.classes])
 
     def class_means(self, name: str) -> np.ndarray:
         """(C,) per cent, mean over seeds."""
         number = max(len(run.classes) for run in self.runs)
         return np.array([self.per_class(name, c).mean for c in range(number)])
 
-    def mean_over(self, name: str, classes: list[int]) -> Value:
+    def mean_over(self, name: str, classes: list[int]) -> Estimate:
         """Of the mean over some classes in each run."""
-        if not classes:
-            return value_of([])
         rows = [run.per_class[name][classes] for run in self.runs if run.classes]
-        return value_of([float(np.nanmean(r)) if not np.isnan(r).all() else np.nan for r in rows])
+        return _over_seeds([float(_known_mean(row)) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -184,7 +164,7 @@ class Comparison:
     def _values(self, loss: Loss, metric: Metric) -> dict[int | None, float]:
         if isinstance(metric, str):
             return {run.seed: run.metrics.get(metric, np.nan) for run in loss.runs}
-        name, classes = metric[0], np.atleast_1d(metric[1])
+        name, classes = metric[0], np.atleast_1d(metric[1]).astype(int)
         known = (run for run in loss.runs if run.classes)
         return {run.seed: float(_known_mean(run.per_class[name][classes])) for run in known}
 
@@ -198,7 +178,7 @@ class Comparison:
         if isinstance(metric, str):
             values = [MEANS[metric](areas) for areas in drawn]
         else:
-            name, classes = metric[0], np.atleast_1d(metric[1])
+            name, classes = metric[0], np.atleast_1d(metric[1]).astype(int)
             values = [_known_mean(PER_CLASS[name](areas)[:, classes]) for areas in drawn]
         return 100 * np.stack(values, axis=1)
 

@@ -59,13 +59,14 @@ def claim(one: Comparison, text: str) -> Claim:
     return found
 
 
-def test_the_curve_is_a_table_with_the_spread_over_seeds() -> None:
+def test_the_curve_is_a_table_with_intervals_over_seeds() -> None:
     table = post_hoc_table(comparison(noise=1.0))
     assert table.columns == ('tau', 'mean accuracy', 'mean IoU', 'overall accuracy')
+    # 4.303 / sqrt(3) = 2.48
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ['0', '50.0 ± 1.0', '44.0 ± 1.0', '88.0 ± 1.0'],
-        ['0.5', '70.0 ± 1.0', '52.0 ± 1.0', '87.5 ± 1.0'],
-        ['1', '80.0 ± 1.0', '48.0 ± 1.0', '87.0 ± 1.0'],
+        ['0', '50.0 (47.5 to 52.5)', '44.0 (41.5 to 46.5)', '88.0 (85.5 to 90.5)'],
+        ['0.5', '70.0 (67.5 to 72.5)', '52.0 (49.5 to 54.5)', '87.5 (85.0 to 90.0)'],
+        ['1', '80.0 (77.5 to 82.5)', '48.0 (45.5 to 50.5)', '87.0 (84.5 to 89.5)'],
     ]
 
 
@@ -76,8 +77,8 @@ def test_all_points_of_the_curve_are_of_the_same_runs() -> None:
     (one,) = compare([*runs, *(run for run in older if run.seed == 2), *later])
     curve = post_hoc_curve(one)
     assert list(curve) == [0, 0.5, 1]
-    assert {value.n for values in curve.values() for value in values.values()} == {3}
-    assert one.baseline.metric('mIoU').n == 4
+    assert {value.seeds for values in curve.values() for value in values.values()} == {3}
+    assert one.baseline.metric('mIoU').seeds == 4
 
 
 def test_a_loss_above_both_references_wins() -> None:

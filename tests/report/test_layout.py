@@ -11,8 +11,8 @@ import pytest
 
 from mmseg_recall.comparison.record import write_record
 from mmseg_recall.report import render_report
-from mmseg_recall.report.blocks import number, spread
-from mmseg_recall.report.summary import Value
+from mmseg_recall.report.blocks import estimated, number
+from mmseg_recall.statistics import Estimate
 
 from .records import record
 from .work_dirs import work_dir
@@ -114,7 +114,7 @@ def test_cells_without_a_number_sort_last_and_others_by_theirs(text: str) -> Non
     [
         number(np.nan),
         number(np.nan, mark='best'),
-        spread(Value(np.nan, np.nan, 0)),
+        estimated(Estimate(np.nan, 0)),
         number(float('nan'), 0),
     ],
 )

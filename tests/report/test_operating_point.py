@@ -33,7 +33,7 @@ def test_a_gain_is_told_apart_from_the_line(tmp_path):
     one = comparison(tmp_path)
     ce, recall = answer(one, [one]).blocks[0].rows
     assert [cell.text for cell in ce] == [
-        'CE', '40.1 ± 0.1', '-', '60.1 ± 0.1', '-', '50.1 ± 0.1', '-',
+        'CE', '40.1 (39.9 to 40.3)', '-', '60.1 (59.9 to 60.3)', '-', '50.1 (49.9 to 50.3)', '-',
     ]  # fmt: skip
     assert [cell.text.split(' ')[-1] for cell in recall[2::2]] == ['above', 'settled', 'below']
     assert [cell.sort for cell in recall[2::2]] == pytest.approx([15, 0, -5])

@@ -75,15 +75,16 @@ def comparison(folder: Path, **options: Any) -> Comparison:
     return one
 
 
-def test_the_table_has_means_spreads_and_marks(tmp_path: Path) -> None:
+def test_the_table_has_means_intervals_and_marks(tmp_path: Path) -> None:
     table = shot_table(comparison(tmp_path))
     assert table.columns == ('method', 'seeds', 'all', 'many', 'medium', 'few')
     rows = {row[0].text: row for row in table.rows}
     ce, recall = rows['CE'], rows['SDN (Recall momentum=0.9)']
-    assert ce[2].text == f'{np.mean(METHODS["CE"]):.1f} ± 1.0'
+    # Student's 4.303 with 2 degrees of freedom, and a standard deviation of 1 over 3 seeds.
+    assert ce[2].text == '65.8 (63.3 to 68.3)'
     # Seed 2 would have 101 of class 0.
-    assert (ce[3].text, ce[3].mark) == ('99.0 ± 1.0', 'best')
-    assert (recall[5].text, recall[5].mark) == ('62.5 ± 1.0', 'best')
+    assert (ce[3].text, ce[3].mark) == ('99.0 (96.5 to 100.0)', 'best')
+    assert (recall[5].text, recall[5].mark) == ('62.5 (60.0 to 65.0)', 'best')
     assert rows['tau-norm tau=0.7'][5].mark == 'second'
     assert 'many class 0; medium class 1, class 2; few class 3, class 4' in table.note
 
@@ -135,7 +136,7 @@ def test_the_papers_numbers_stand_beside_ours_on_its_data_sets(tmp_path: Path) -
     (table,) = paper_shot_tables(comparison(tmp_path / 'a', dataset='PlacesLT'))
     assert table.columns[:3] == ('method', 'all: paper', 'all: ours')
     rows = {row[0].text: row for row in table.rows}
-    assert [cell.text for cell in rows['SDN (Recall)'][1:3]] == ['39.80', '79.8 ± 1.0']
+    assert [cell.text for cell in rows['SDN (Recall)'][1:3]] == ['39.80', '79.8 (77.3 to 82.3)']
     assert [cell.mark for cell in rows['SDN (Recall)'][1:3]] == ['paper', '']
     assert [cell.text for cell in rows['OLTR'][1:3]] == ['35.90', '-']
     (table,) = paper_shot_tables(comparison(tmp_path / 'b', dataset='INaturalist2018'))

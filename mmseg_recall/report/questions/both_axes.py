@@ -40,7 +40,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
     references = [loss for loss in map(comparison.loss, REFERENCES) if loss is not None]
     others = [loss for loss in comparison.losses if loss not in (base, *references)]
     is_new = any(
-        loss.label not in PAPER_NAMES and loss.metric('mIoU').n >= MIN_SEEDS for loss in others
+        loss.label not in PAPER_NAMES and loss.metric('mIoU').seeds >= MIN_SEEDS for loss in others
     )
     asked = len(references) == len(REFERENCES) and is_new
     candidates = others if asked else [*references, *others]

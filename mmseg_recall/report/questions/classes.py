@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..blocks import Cell, Section, Table, estimated, section, shown
+from ..blocks import INTERVALS, Cell, Section, Table, estimated, section, shown
 from ..figures import Plot, legend, plot, styles, subplots
 from ..summary import Comparison, ranks
 
@@ -54,7 +54,7 @@ def class_table(comparison: Comparison, metric: str, title: str) -> Table | None
             ]
             filler = [Cell('')] if share is not None else []
             rows.append((Cell(name), *filler, *cells))
-    note = 'Per cent, with the interval of 95%; best bold, second underlined, as seen.'
+    note = f'Per cent. {INTERVALS} Best bold, second underlined, as seen.'
     if minority:
         note += ' † IoU under CE below 80.'
     if comparison.unseen:

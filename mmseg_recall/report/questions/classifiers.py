@@ -11,7 +11,7 @@ import numpy as np
 
 from ...evaluation.shots import FEW, MANY, SHOTS, shot_of
 from ...statistics import NOT_SETTLED, SUPPORTED
-from ..blocks import Cell, Section, Table, Verdict, number, spread
+from ..blocks import INTERVALS, NOTHING, Cell, Section, Table, Verdict, estimated, number
 from ..judge import Difference, interval_text, judge
 from ..summary import BASELINE, Comparison, Loss, ranks
 
@@ -54,12 +54,14 @@ def shot_table(comparison: Comparison) -> Table:
     }
     rows = []
     for loss in comparison.losses:
-        cells = [spread(loss.metric(n), best[n].get(loss.label, '')) for n in METRICS]
+        cells = [
+            estimated(comparison.estimate(loss, n), best[n].get(loss.label, '')) for n in METRICS
+        ]
         rows.append((Cell(loss.label), Cell(str(len(loss.runs)), len(loss.runs)), *cells))
     note = (
         f'Per cent. All: over the test images. Many: mean over the classes with more than {MANY} '
         f'training images; few: with fewer than {FEW}; medium: the others{_named(comparison)}. '
-        'Mean ± standard deviation over seeds; best bold, second underlined.'
+        f'{INTERVALS} Best bold, second underlined, as seen.'
     )
     return Table('Accuracy', note, ('method', 'seeds', *METRICS.values()), tuple(rows))
 
@@ -89,11 +91,12 @@ def shot_class_table(comparison: Comparison) -> Table:
         best = ranks(comparison.losses, lambda loss, c=c: loss.per_class('Acc', c).mean)
         images = math.nan if counts is None else float(counts[c])
         cells = [
-            spread(loss.per_class('Acc', c), best.get(loss.label, '')) for loss in comparison.losses
+            estimated(comparison.estimate(loss, ('Acc', c)), best.get(loss.label, ''))
+            for loss in comparison.losses
         ]
         rows.append((Cell(name), number(images, 0), *cells))
     columns = ('class', 'training images', *(loss.label for loss in comparison.losses))
-    return Table('Accuracy by class', 'Per cent.', columns, tuple(rows))
+    return Table('Accuracy by class', f'Per cent. {INTERVALS}', columns, tuple(rows))
 
 
 def paper_shot_tables(comparison: Comparison) -> list[Table]:
@@ -128,7 +131,7 @@ def _beside_ours(comparison: Comparison, table: dict) -> Table:
         cells = []
         for ours, theirs in METRICS.items():
             if theirs in values:
-                mean = number(math.nan) if loss is None else spread(loss.metric(ours))
+                mean = Cell(NOTHING) if loss is None else estimated(comparison.estimate(loss, ours))
                 cells += [number(values[theirs], mark='paper'), mean]
         rows.append((Cell(name), *cells))
     title = f"{table['title']}: the paper's numbers beside ours"

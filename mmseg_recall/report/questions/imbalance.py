@@ -9,7 +9,7 @@ import numpy as np
 from ...diagnosis.trained import LEAST_FOUND, found_classes, has_learnt, rule_of_thumb
 from ...statistics import CONTRADICTED, NOT_SETTLED, SUPPORTED, Estimate
 from ..bases import PREFIX, to_paste
-from ..blocks import OVERALL, Cell, Section, Table, Verdict, estimated, shown
+from ..blocks import INTERVALS, OVERALL, Cell, Section, Table, Verdict, estimated, shown
 from ..figures import COLOURS, INK, Plot, bars, legend, plot, span, styles, subplots
 from ..judge import Difference, evidence, interval_text, judge, maybe_best
 from ..summary import BASELINE, Comparison, Loss, Metric, ranks
@@ -127,9 +127,8 @@ def overall_table(comparison: Comparison) -> Table:
         named = ', '.join(comparison.classes[c] for c in minority)
         note += f'Minority: classes with IoU under CE below 80 ({named}). '
     note += (
-        'Mean and interval of 95%. Best bold, second underlined, as seen; '
-        f'{MAYBE_BEST}: these runs do not tell it from the best. The true best is unmarked in at '
-        'most 5 columns of 100.'
+        f'{INTERVALS} Best bold, second underlined, as seen; {MAYBE_BEST}: these runs do not tell '
+        'it from the best. The true best is unmarked in at most 5 columns of 100.'
     )
     columns: dict[str, list[Estimate]] = {}
     for title, metric in measures.items():

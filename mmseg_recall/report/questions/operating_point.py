@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..blocks import Cell, Section, Table, section, spread
+from ..blocks import Cell, Section, Table, estimated, section
 from ..judge import Difference, interval_text, judge
 from ..summary import Comparison
 
@@ -32,7 +32,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
             above = f'{interval_text(j.estimate, 1)} {words.get(j.outcome, j.outcome)}'
             texts.append(Cell(above, j.estimate.mean))
         for row, loss, text in zip(rows, (base, *others), (Cell('-'), *texts), strict=True):
-            row += [spread(loss.metric(metric)), text]
+            row += [estimated(comparison.estimate(loss, metric)), text]
     note = (
         'Per cent, with the distance to CE of the same seeds, of every fourth pixel of every '
         'fourth row of the test images. Offsets are constants added to the logits of each class, '

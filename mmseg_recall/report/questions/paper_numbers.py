@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..blocks import Cell, Section, Table, number, spread
+from ..blocks import INTERVALS, Cell, Section, Table, estimated, number
 from ..paper import PAPER_NAMES, PaperTable, paper_table
 from ..summary import Comparison
 
@@ -40,7 +40,7 @@ def paper_comparison(comparison: Comparison, table: PaperTable, metric: str, tit
         cells = [Cell(f'{ours}{" †" if theirs in table.minority else ""}')]
         for loss, name in pairs:
             cells.append(number(table.values[metric][name].get(theirs, math.nan), mark='paper'))
-            cells.append(spread(loss.per_class(metric, c)))
+            cells.append(estimated(comparison.estimate(loss, (metric, c))))
         rows.append(tuple(cells))
     cells = [Cell('average †')]
     minority = [
@@ -50,9 +50,10 @@ def paper_comparison(comparison: Comparison, table: PaperTable, metric: str, tit
     ]
     for loss, name in pairs:
         cells.append(number(table.values[metric][name]['ave.'], mark='paper'))
-        cells.append(spread(loss.mean_over(metric, minority)))
+        cells.append(estimated(comparison.estimate(loss, (metric, tuple(minority)))))
     rows.append(tuple(cells))
-    note = f"The paper's {table.title}; † as the paper marks minority classes. " + ' '.join(
-        table.notes
+    note = (
+        f"The paper's {table.title}; † as the paper marks minority classes. {INTERVALS} "
+        + ' '.join(table.notes)
     )
     return Table(f"{title}: the paper's numbers beside ours", note, tuple(columns), tuple(rows))

@@ -10,17 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ...diagnosis.trained import best_of_grid
-from ...statistics import estimate
-from ..blocks import OVERALL, Cell, Section, Table, section, spread
+from ...statistics import Estimate, estimate
+from ..blocks import INTERVALS, OVERALL, Cell, Section, Table, estimated, section
 from ..judge import interval_text
 from ..load import Run
-from ..summary import Comparison, Loss, Value
+from ..summary import Comparison, Loss
 
 ORDER = 20
 METRICS = ('mAcc', 'mIoU', 'aAcc')
 CURVE_LABEL = 'CE, logits adjusted'
 
-Curve = dict[float, dict[str, Value]]
+Curve = dict[float, dict[str, Estimate]]
 """mAcc, mIoU and aAcc by tau, which rises from 0."""
 Points = list[tuple[float, float]]
 
@@ -206,14 +206,14 @@ def post_hoc_table(comparison: Comparison) -> Table | None:
     if curve is None:
         return None
     rows = tuple(
-        (Cell(f'{tau:g}', tau), *(spread(values[name]) for name in METRICS))
+        (Cell(f'{tau:g}', tau), *(estimated(values[name]) for name in METRICS))
         for tau, values in curve.items()
     )
-    seeds = curve[0.0]['mIoU'].n
+    seeds = curve[0.0]['mIoU'].seeds
     note = (
         'Per cent. The trained models of CE, tested with tau log prior subtracted from their '
         'logits; the prior is the share of each class in the training pixels, and tau = 0 is CE '
-        f'as it is. Mean ± standard deviation over seeds ({seeds}).'
+        f'as it is. {INTERVALS[:-1]}, over seeds ({seeds}).'
     )
     columns = ('tau', *(OVERALL[name] for name in METRICS))
     return Table('Post-hoc logit adjustment of CE', note, columns, rows)
