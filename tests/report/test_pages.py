@@ -8,6 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from scipy import stats
+
+from mmseg_recall.report.questions.classifiers import paper_name
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'results'
@@ -70,6 +73,13 @@ def spread(numbers: dict[int, float]) -> str:
     return f'{text} ± {stdev(numbers.values()):.1f}' if len(numbers) > 1 else text
 
 
+def interval(numbers: dict[int, float]) -> str:
+    """Student's, of 95%."""
+    middle, values = mean(numbers.values()), list(numbers.values())
+    half = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return f'{middle:.1f} ({max(middle - half, 0):.1f} to {min(middle + half, 100):.1f})'
+
+
 def seeds_named(text: str) -> list[int]:
     first, to, last = text.partition(' to ')
     return list(range(int(first), int(last) + 1)) if to else [int(s) for s in text.split(', ')]
@@ -92,7 +102,18 @@ def test_the_comparison_of_three_seeds(page, anchor, name):
     assert {short(row['loss']) for row in rows} == {r['setup']['loss'] for r in records}
     for row in rows:
         for column, metric_name in COLUMNS.items():
-            assert row[column] == spread(values(records, short(row['loss']), metric_name)), row
+            assert row[column] == interval(values(records, short(row['loss']), metric_name)), row
+
+
+@pytest.mark.parametrize(
+    ('anchor', 'name'), [('### CamVid', 'camvid'), ('### Mini scenes', 'synthia-mini')]
+)
+def test_the_table_of_models(anchor, name):
+    records = records_of(RESULTS / name)
+    for row in table_after(ROOT / 'configs/recall/README.md', anchor):
+        for metric_name in COLUMNS.values():
+            found = values(records, short(row['Loss']), metric_name)
+            assert row[metric_name] == interval(found), row
 
 
 @pytest.mark.parametrize(
@@ -134,19 +155,24 @@ def test_what_a_loss_gains_over_cross_entropy(column, name):
         assert row[column] == ' / '.join(f'{gain:+.1f}' for gain in gains), row
 
 
-def test_the_classifiers():
-    records = records_of(RESULTS / 'classification' / 'digits-lt')
-    rows = table_after(RESULTS / 'README.md', '## Classification')
+@pytest.mark.parametrize(
+    ('anchor', 'name', 'columns'),
+    [
+        ('## Classification', 'digits-lt', SHOTS),
+        ('### Solar cells', 'elpv', dict(all='top1', many='many', medium='medium', few='few')),
+    ],
+)
+def test_the_classifiers(anchor, name, columns):
+    records = records_of(RESULTS / 'classification' / name)
+    rows = table_after(RESULTS / 'README.md', anchor)
+    labels = {r['setup']['loss'] for r in records}
     for row in rows:
-        label = {'focal': 'SoftmaxFocal'}.get(row['method'], row['method'])
-        (full,) = {
-            r['setup']['loss']
-            for r in records
-            if r['setup']['loss'] == label or r['setup']['loss'].startswith(label.rstrip(')') + ' ')
-        }
-        for column, metric_name in SHOTS.items():
-            assert row[column] == spread(values(records, full, metric_name)), row
-    assert len(rows) == len({r['setup']['loss'] for r in records})
+        (label,) = (
+            name for name in labels if paper_name(name) == row['method'].replace('focal', 'Focal')
+        )
+        for column, metric_name in columns.items():
+            assert row[column] == interval(values(records, label, metric_name)), row
+    assert len(rows) == len(labels)
 
 
 def test_the_options_of_sdn_recall():
@@ -160,4 +186,4 @@ def test_the_options_of_sdn_recall():
         for column, metric_name in SHOTS.items():
             found = values(records, label, metric_name)
             assert sorted(found) == [0, 1, 2, 3, 4]
-            assert row[column] == spread(found), row
+            assert row[column] == interval(found), row
