@@ -200,7 +200,7 @@ endef
 
 .venv-rivals/ready: $(BUILD)
 	$(PYTHON) -m venv .venv-rivals
-	.venv-rivals/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) torchvision
+	.venv-rivals/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) torchvision==0.28.0
 	$(call declare_operators,.venv-rivals)
 	.venv-rivals/bin/python -m pip install $(PIP_FLAGS) kornia monai segmentation-models-pytorch \
 		--editable '.[onedl]'
