@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
         ValueError: A config cannot be trained on frozen features; ``out`` holds a run of the same
             name with another config; a file of features is damaged, or of another config.
     """
+    _quieten_the_stack()
     manifest = claim(out, 'benchmark')
     pending = [plan for plan in plans if not is_complete(plan, out)]
     configs = {plan.name: parse_config(plan.config, plan.config_file) for plan in pending}
@@ -79,7 +81,6 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
     write_manifest(out, manifest)
     show = Console().print
     show(f'{len(plans) - len(pending)} of {len(plans)} runs are complete')
-    MMLogger.get_instance('frozen').setLevel('ERROR')  # a metric logs its table otherwise
     failures = {}
     for plan in pending:
         write_atomically(out / f'{plan.name}.py', plan.config.encode())
@@ -91,6 +92,12 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
         else:
             show(f'done    {plan.name}: {summary(record["metrics"])}', markup=False)
     return failures
+
+
+def _quieten_the_stack() -> None:
+    """It says how each layer of a head starts, prints a metric's table and comments on configs."""
+    MMLogger.get_instance('frozen').setLevel('ERROR')
+    warnings.filterwarnings('ignore', category=UserWarning, module=r'mmseg\.')
 
 
 def _refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> None:

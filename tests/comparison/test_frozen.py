@@ -21,7 +21,7 @@ from mmseg_recall.evaluation import Areas
 from mmseg_recall.evaluation import areas as A
 from mmseg_recall.literal_config import parse_config
 from mmseg_recall.report.load import load_runs
-from tests.tools.run import ROOT
+from tests.tools.run import ROOT, run
 
 from .test_real_runs import CONFIG, write_data
 
@@ -67,6 +67,13 @@ def test_a_run_leaves_the_record_of_any_other(root, tmp_path):
     assert problems == []
     assert {run.loss for run in runs} == {'Recall', 'LovaszSoftmax'}
     assert len({run.setup['key'] for run in runs}) == 1
+
+
+def test_the_tool_prints_its_own_lines_only(root, tmp_path):
+    out = tmp_path / 'runs'
+    printed = run('tools/benchmark.py', root / 'fcn.py', '--frozen', '1', '--out', out)
+    lines = [line.split()[0] for line in printed.splitlines()]
+    assert lines == ['0', 'Features', 'Features', 'Features', 'done']
 
 
 def test_a_run_is_the_same_whatever_ran_before_it_and_is_not_run_again(root, tmp_path):
