@@ -80,9 +80,10 @@ docs: .venv/docs
 notebooks: .venv/ready
 	OMP_NUM_THREADS=2 .venv/bin/jupyter-execute --inplace notebooks/*.ipynb
 
-# Other libraries' losses under our checks: writes docs/rivals.md.
+# Other libraries' losses under our checks: writes docs/rivals.md and its chart.
 rivals: .venv-rivals/ready
-	OMP_NUM_THREADS=1 .venv-rivals/bin/python benchmarks/rivals.py --out docs/rivals.md
+	OMP_NUM_THREADS=1 .venv-rivals/bin/python benchmarks/rivals.py --out docs/rivals.md \
+		--chart docs/images/rivals.svg
 
 # The first ten minutes on a GPU: one JSON record.
 first-gpu: .venv/ready

@@ -1,8 +1,8 @@
 """Put the segmentation losses of other libraries, and ours, through the same properties.
 
-    python benchmarks/rivals.py --out docs/rivals.md
+    python benchmarks/rivals.py --out docs/rivals.md --chart docs/images/rivals.svg
 
-`make rivals` installs the libraries and writes the page.
+`make rivals` installs the libraries and writes the page and its chart.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import io
 import logging
 import os
 import statistics
@@ -44,6 +45,8 @@ INTRODUCTION = """\
 
 The losses for several exclusive classes of other libraries, and ours, under the same checks.
 `make rivals` installs the libraries, runs the checks and writes this page.
+
+![Losses that pass each check, by library, and their times by kind](images/rivals.svg)
 
 Versions: {versions}.
 
@@ -383,6 +386,87 @@ def page(entries: list[Rival]) -> str:
     return '\n'.join(lines)
 
 
+KINDS = {
+    'cross-entropy': ('CrossEntropyLoss',),
+    'focal': ('FocalLoss', 'SoftmaxFocalLoss'),
+    'OHEM': ('OhemCrossEntropy', 'OHEMLoss'),
+    'Dice, IoU': ('DiceLoss', 'JaccardLoss', 'SoftIoULoss'),
+    'Tversky': ('TverskyLoss', 'SoftTverskyLoss'),
+    'Lovasz': ('LovaszLoss', 'LovaszSoftmaxLoss'),
+    'RecallLoss': ('RecallLoss',),
+}
+COLOURS = dict(
+    zip(LIBRARIES, ['#7d8590', '#2f81c7', '#e08a00', '#1f9e89', '#9a5bd0', '#d64550'], strict=True)
+)
+
+
+def rows_of(text: str) -> dict[str, list[list[str]]]:
+    """The tables of the page: the cells of each loss, by library."""
+    return {
+        section.partition('\n')[0]: [
+            [cell.strip() for cell in line.strip('|').split('|')]
+            for line in section.splitlines()
+            if line.startswith('| ') and not line.startswith('| loss ')
+        ]
+        for section in text.split('\n## ')[1:]
+    }
+
+
+def chart(text: str) -> str:
+    """The page as an SVG: how many losses pass each check, and what losses of a kind cost."""
+    from matplotlib import pyplot as plt
+
+    tables = rows_of(text)
+    style = {'svg.hashsalt': 'rivals', 'svg.fonttype': 'none', 'font.size': 8}
+    with plt.rc_context(style):
+        figure, (left, right) = plt.subplots(
+            1, 2, figsize=(10, 3.6), width_ratios=[1.3, 1], layout='constrained'
+        )
+        draw_checks(left, tables)
+        draw_times(right, tables)
+        for axes in (left, right):
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+        svg = io.StringIO()
+        figure.savefig(svg, format='svg', metadata={'Date': None})
+        plt.close(figure)
+    return '\n'.join(line.rstrip() for line in svg.getvalue().splitlines()) + '\n'
+
+
+def draw_checks(axes: Any, tables: dict[str, list[list[str]]]) -> None:
+    checks = [*PROPERTIES, 'ranks']
+    for y, (library, losses) in enumerate(tables.items()):
+        for x, cells in enumerate(zip(*(row[1:-1] for row in losses), strict=True)):
+            passed, claimed = cells.count(YES), len(cells) - cells.count(UNCLAIMED)
+            if claimed:
+                shade = dict(color=COLOURS[library], alpha=0.6 * passed / claimed, linewidth=0)
+                axes.bar(x, 0.9, width=0.96, bottom=y - 0.45, **shade)
+            label = f'{passed}/{claimed}' if claimed else UNCLAIMED
+            axes.text(x, y, label, ha='center', va='center')
+    axes.set(xlim=(-0.5, len(checks) - 0.5), ylim=(len(tables) - 0.5, -0.5))
+    axes.set(xticks=range(len(checks)), yticks=range(len(tables)))
+    axes.set(xticklabels=checks, yticklabels=tables, title='losses that pass / that claim it')
+
+
+def draw_times(axes: Any, tables: dict[str, list[list[str]]]) -> None:
+    for place, (library, losses) in enumerate(tables.items()):
+        times = [
+            (y + (place - 2.5) / 12, float(row[-1]))
+            for y, names in enumerate(KINDS.values())
+            for row in losses
+            if row[0] in names and row[-1] != NO
+        ]
+        y, took = zip(*times, strict=True)
+        axes.plot(took, y, 'o', color=COLOURS[library], label=library)
+    axes.set(yticks=range(len(KINDS)), yticklabels=KINDS, ylim=(len(KINDS) - 0.5, -0.5))
+    ticks = [1, 2, 5, 10, 20]
+    axes.set(xscale='log', xticks=ticks, xticklabels=ticks)
+    axes.set(title='time, cross-entropy being 1')
+    axes.minorticks_off()
+    axes.grid(axis='x', color='#d8dde3', linewidth=0.6)
+    axes.figure.legend(loc='outside lower center', ncols=len(tables), frameon=False)
+
+
 def quiet() -> None:
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
@@ -392,9 +476,12 @@ def quiet() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, required=True, help='the page to write')
+    parser.add_argument('--chart', type=Path, required=True, help='the SVG of the page')
     args = parser.parse_args()
     quiet()
-    args.out.write_text(page(list(rivals())))
+    text = page(list(rivals()))
+    args.out.write_text(text)
+    args.chart.write_text(chart(text))
 
 
 if __name__ == '__main__':
