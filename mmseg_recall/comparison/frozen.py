@@ -30,6 +30,9 @@ from torch import Tensor, nn
 from ..config import argument, as_list, predicting_head, segmentor
 from ..evaluation import Areas
 from ..evaluation.areas import iou
+from ..evaluation.boundary import boundary_areas
+from ..evaluation.calibration import class_calibration_error
+from ..evaluation.objects import found_objects
 from ..evaluation.operating_point import average_precision, fit_offsets
 from ..files import write_atomically
 from ..literal_config import parse_config
@@ -45,11 +48,14 @@ FEATURES = 'features'
 # Of the pixels by which operating points are compared.
 GRID = 4
 MAX_PIXELS = 300_000
-# Of an operating point, over the classes.
+# Means over the classes, by the name that they have among the metrics.
 MEANS = {
     'mAP': 'average_precision',
     'mIoU_as_is': 'IoU',
     'mIoU_with_offsets': 'IoU_with_offsets',
+    'mBoundaryIoU': 'boundary_IoU',
+    'mObjectRecall': 'object_recall',
+    'mCalibrationError': 'calibration_error',
 }
 
 
@@ -152,9 +158,9 @@ def _run(plan: Plan, cfg: Config, out: Path) -> dict[str, Any]:
     if not train(model, cfg, items):
         return failed_record(plan, 'training', None, 'diverged, the loss is not finite')
     seconds = (time.perf_counter() - start) / iterations
-    metrics, point = test(model, cfg, features, out / plan.name / 'areas.npz')
+    metrics, per_class = test(model, cfg, features, out / plan.name / 'areas.npz')
     record = complete_record(plan, out / plan.name, f'iter_{iterations}.pth', metrics, None)
-    return {**record, 'seconds_per_iteration': seconds, 'operating_point': point}
+    return {**record, 'seconds_per_iteration': seconds, 'per_class': per_class}
 
 
 def build_heads(cfg: Config) -> Any:
@@ -216,12 +222,17 @@ def logits_of(model: Any, item: Item) -> Tensor:
 
 def test(
     model: Any, cfg: Config, features: Path, areas_file: Path
-) -> tuple[dict[str, float], dict[str, list[float]] | None]:
-    """Metrics of the test images and, where there are validation images, the operating point."""
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Metrics of the test images, and what they do not say, of each class, in per cent.
+
+    ``boundary_IoU``, ``object_recall`` and the number of ``objects`` over all images, the
+    ``calibration_error`` and, where there are validation images, the :func:`operating_point`.
+    """
     model.eval()
     metric = METRICS.build(dict(areas_metric(cfg), areas_file=str(areas_file)))
     metric.dataset_meta = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
     items, kept = load_features(cfg, 'test', features), []
+    ignore_index, outlines = _ignore_index(cfg), np.zeros((4, 1), dtype=np.int64)
     for item in items:
         logits, label = logits_of(model, item), item.label.long()
         # Not by argmax, which takes five times as long over the first dimension.
@@ -229,23 +240,34 @@ def test(
         sample = dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=label))
         metric.process({}, [sample])
         kept.append(_grid(logits, label, cfg))
+        outlines = outlines + _outlines_and_objects(
+            prediction[0], label[0], len(logits), ignore_index
+        )
     metrics = {name: float(value) for name, value in metric.evaluate(len(items)).items()}
-    if not cfg.get('val_dataloader'):
-        return metrics, None
-    chosen_on = [
-        _grid(logits_of(model, item), item.label.long(), cfg)
-        for item in load_features(cfg, 'val', features)
-    ]
-    point = operating_point(_pixels(chosen_on), _pixels(kept))
-    means = {name: float(np.nanmean(point[key])) for name, key in MEANS.items()}
-    return {**metrics, **means}, point
+    scored = _pixels(kept)
+    errors = class_calibration_error(_softmax(scored[0]), scored[1])
+    per_class = {'calibration_error': (100 * errors).tolist(), **_per_cent(outlines)}
+    if cfg.get('val_dataloader'):
+        chosen_on = [
+            _grid(logits_of(model, item), item.label.long(), cfg)
+            for item in load_features(cfg, 'val', features)
+        ]
+        per_class |= operating_point(_pixels(chosen_on), scored)
+    means = {
+        name: float(np.nanmean(per_class[key])) for name, key in MEANS.items() if key in per_class
+    }
+    return {**metrics, **means}, per_class
+
+
+def _ignore_index(cfg: Config) -> int:
+    return argument(predicting_head(cfg.model), 'ignore_index')
 
 
 def _grid(logits: Tensor, label: Tensor, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
     """Logits (n, C) and labels (n,) of every GRID-th pixel of every GRID-th row that count."""
     step = slice(GRID // 2, None, GRID)
     labels = label[0, step, step].flatten().numpy()
-    valid = labels != argument(predicting_head(cfg.model), 'ignore_index')
+    valid = labels != _ignore_index(cfg)
     return logits[:, step, step].flatten(1).T.numpy()[valid], labels[valid]
 
 
@@ -254,6 +276,31 @@ def _pixels(images: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np
     logits, labels = (np.concatenate(parts) for parts in zip(*images, strict=True))
     step = -(-len(labels) // MAX_PIXELS)
     return logits[::step].astype(np.float64), labels[::step]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exps = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exps / exps.sum(axis=1, keepdims=True)
+
+
+def _outlines_and_objects(
+    prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int
+) -> np.ndarray:
+    """Of an image, (4, C): boundaries that meet, those of either, objects found, and all."""
+    maps = prediction.numpy(), label.numpy(), num_classes, ignore_index
+    return np.stack([*boundary_areas(*maps), *found_objects(*maps)])
+
+
+def _per_cent(outlines: np.ndarray) -> dict[str, list[float]]:
+    meet, either, found, objects = outlines.astype(float)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        boundary = np.where(objects > 0, 100 * meet / either, np.nan)
+        recall = 100 * found / objects
+    return {
+        'boundary_IoU': boundary.tolist(),
+        'object_recall': recall.tolist(),
+        'objects': objects.tolist(),
+    }
 
 
 def operating_point(
@@ -271,10 +318,8 @@ def operating_point(
     """
     logits, labels = test
     offsets = fit_offsets(*val)
-    exps = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exps / exps.sum(axis=1, keepdims=True)
     return {
-        'average_precision': (100 * average_precision(probabilities, labels)).tolist(),
+        'average_precision': (100 * average_precision(_softmax(logits), labels)).tolist(),
         'IoU': (100 * _iou(logits, labels)).tolist(),
         'offsets': offsets.tolist(),
         'IoU_with_offsets': (100 * _iou(logits + offsets, labels)).tolist(),

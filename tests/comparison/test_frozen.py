@@ -60,9 +60,13 @@ def test_a_run_leaves_the_record_of_any_other(root, tmp_path):
     assert areas.label.sum() == 4 * 32 * 32
     assert round(100 * A.mean(A.iou(areas)), 2) == round(record['metrics']['mIoU'], 2)
     assert len(record['image_areas']['names']) == 4
-    point = record['operating_point']
-    assert {len(values) for values in point.values()} == {2}
-    assert set(point) == {'average_precision', 'IoU', 'offsets', 'IoU_with_offsets'}
+    per_class = record['per_class']
+    assert {len(values) for values in per_class.values()} == {2}
+    assert set(per_class) == {
+        'average_precision', 'IoU', 'offsets', 'IoU_with_offsets', 'calibration_error',
+        'boundary_IoU', 'object_recall', 'objects',
+    }  # fmt: skip
+    assert record['metrics']['mBoundaryIoU'] == np.mean(per_class['boundary_IoU'])
     runs, problems = load_runs([out])
     assert problems == []
     assert {run.loss for run in runs} == {'Recall', 'LovaszSoftmax'}
