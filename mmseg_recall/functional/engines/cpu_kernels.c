@@ -9,6 +9,7 @@
  */
 
 #include <float.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,7 @@ typedef struct {
     ALIGNED float sum[MAX_STRIP];     /* of e */
     ALIGNED float rest[MAX_STRIP];    /* x[label] - top */
     float *e;                         /* exp(x - top), [class * length + pixel] */
+    float *more;                      /* as many numbers for other use */
     int64_t length;                   /* the most pixels of a strip */
     void *memory;
     int64_t image, start, n; /* where it is: n pixels of the image */
@@ -119,8 +121,9 @@ INLINE int allocate(Strip *s, int64_t num_classes, int64_t size) {
     int64_t length = size / num_classes / VECTOR * VECTOR;
     s->length = length < VECTOR ? VECTOR : length > MAX_STRIP ? MAX_STRIP : length;
     s->image = s->start = s->n = 0;
-    s->memory = malloc(sizeof(float) * (size_t)(num_classes * s->length + VECTOR));
+    s->memory = malloc(sizeof(float) * (size_t)(2 * num_classes * s->length + VECTOR));
     s->e = (float *)(((uintptr_t)s->memory + 63) / 64 * 64); /* no vector across cache lines */
+    s->more = s->e + num_classes * s->length;
     return s->memory != NULL;
 }
 
@@ -461,19 +464,28 @@ INLINE int32_t fine_bin(int32_t bits, const int32_t *first) {
     return (start >> 5) + ((bits & ((1 << SHIFT) - 1)) >> (start & 31));
 }
 
-/* The bits of the errors of a class, but of its own pixels and of those that take no part. */
-INLINE void errors_of_others(const Strip *s, int32_t c, const float *inverse, int32_t *bits) {
+/* The bits of the errors of a class, but of its own pixels and of those that take no part, and
+ * which vectors of them `reach` the limit. */
+INLINE void errors_of_others(const Strip *s, int32_t c, const float *inverse, int32_t limit,
+                             int32_t *bits, int32_t *reach) {
     const float *e = s->e + c * s->length;
-#pragma omp simd
-    for (int64_t i = 0; i < s->n; i++) {
-        int32_t error = bits_of_error(e[i] * inverse[i]);
-        bits[i] = ((s->label[i] < 0) | (s->label[i] == c)) ? (USED + 1) << SHIFT : error;
+    for (int64_t i = 0; i < s->n; i += VECTOR) {
+        int32_t most = -1;
+#pragma omp simd reduction(max : most)
+        for (int64_t j = i; j < i + VECTOR; j++) {
+            int32_t error = bits_of_error(e[j] * inverse[j]);
+            int32_t out = (s->label[j] < 0) | (s->label[j] == c);
+            int32_t counted = out ? -1 : error;
+            bits[j] = out ? (USED + 1) << SHIFT : error;
+            most = counted > most ? counted : most;
+        }
+        reach[i / VECTOR] = most >= limit;
     }
 }
 
 /* The error of the true class of each pixel of a strip, and 1 / sum: the sum of the others has the
- * digits of 1 - p that a subtraction loses near p = 1. */
-INLINE void errors_of_labels(const Strip *s, int64_t num_classes, float *missed, float *inverse) {
+ * digits of 1 - p that a subtraction loses near p = 1. Fills up the last vector. */
+INLINE void errors_of_labels(Strip *s, int64_t num_classes, float *missed, float *inverse) {
     for (int64_t i = 0; i < s->n; i++) missed[i] = 0.0f;
     for (int64_t c = 0; c < num_classes; c++)
         for (int64_t i = 0; i < s->n; i++)
@@ -482,29 +494,41 @@ INLINE void errors_of_labels(const Strip *s, int64_t num_classes, float *missed,
         inverse[i] = 1.0f / s->sum[i];
         missed[i] *= inverse[i];
     }
+    for (int64_t i = s->n; i % VECTOR; i++) {
+        s->label[i] = -1;
+        inverse[i] = 0.0f;
+    }
 }
 
 /* Adds how many errors lie in each bin to `counts`, of pixels that are not of the class, and to
- * `own`, of those that are: in the coarse bins, or where there are `first` ones in the fine bins. */
-KERNEL lovasz_forward(const Block *b, const int32_t *first, int32_t *counts, int32_t *own) {
+ * `own`, of those that are: in the coarse bins, or where there are `first` ones in the fine bins,
+ * but for some below the `limit` of the class. */
+KERNEL lovasz_forward(const Block *b, const int32_t *first, const int32_t *limit, int32_t *counts,
+                      int32_t *own) {
     const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
     int64_t unknown = 0;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP];
     ALIGNED int32_t bits[MAX_STRIP];
+    int32_t reach[MAX_STRIP / VECTOR];
     if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
     while (next_strip(&s, b)) {
-        const int64_t n = s.n;
         unknown += read_labels(&s, b);
-        softmax(&s, s.x, b->class_stride, n, num_classes, 0);
+        softmax(&s, s.x, b->class_stride, s.n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
         for (int32_t c = 0; c < num_classes; c++) {
             const int32_t row = c * COARSE;
-            errors_of_others(&s, c, inverse, bits);
-            for (int64_t i = 0; first && i < n; i++) counts[fine_bin(bits[i], first + row)] += 1;
-            for (int64_t i = 0; !first && i < n; i++) counts[row + (bits[i] >> SHIFT)] += 1;
+            errors_of_others(&s, c, inverse, first ? limit[c] : 0, bits, reach);
+            for (int64_t i = 0; i < s.n; i += VECTOR) {
+                if (!reach[i / VECTOR]) continue;
+                if (first)
+                    for (int64_t j = i; j < i + VECTOR; j++)
+                        counts[fine_bin(bits[j], first + row)] += 1;
+                else
+                    for (int64_t j = i; j < i + VECTOR; j++) counts[row + (bits[j] >> SHIFT)] += 1;
+            }
         }
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i = 0; i < s.n; i++) {
             const int32_t row = s.label[i] * COARSE, error = bits_of_error(missed[i]);
             if (s.label[i] >= 0)
                 own[first ? fine_bin(error, first + row) : row + (error >> SHIFT)] += 1;
@@ -515,15 +539,15 @@ KERNEL lovasz_forward(const Block *b, const int32_t *first, int32_t *counts, int
 }
 
 /* Writes the gradient of the logits from dL/dp in each bin: `slopes` of pixels that are not of the
- * class, `own_slopes` of those that are. `grad` may be `x`. */
-KERNEL lovasz_backward(const Block *b, const int32_t *first, const float *slopes,
-                       const float *own_slopes, float *grad, int64_t grad_image_stride,
-                       int64_t grad_stride) {
+ * class, 0 below its `limit`, and `own_slopes` of those that are. `grad` may be `x`. */
+KERNEL lovasz_backward(const Block *b, const int32_t *first, const int32_t *limit,
+                       const float *slopes, const float *own_slopes, float *grad,
+                       int64_t grad_image_stride, int64_t grad_stride) {
     const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
-    ALIGNED float slope[MAX_STRIP];
     ALIGNED int32_t bits[MAX_STRIP];
+    int32_t reach[MAX_STRIP / VECTOR];
     if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n;
@@ -537,23 +561,146 @@ KERNEL lovasz_backward(const Block *b, const int32_t *first, const float *slopes
         }
         for (int32_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
-            float *restrict to = grad + s.image * grad_image_stride + c * grad_stride + s.start;
-            prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
-            errors_of_others(&s, c, inverse, bits);
-            for (int64_t i = 0; i < n; i++) slope[i] = slopes[fine_bin(bits[i], first + c * COARSE)];
+            float *slope = s.more + c * s.length; /* classes of `grad` may evict each other */
+            errors_of_others(&s, c, inverse, limit[c], bits, reach);
+            for (int64_t i = 0; i < n; i += VECTOR)
+                for (int64_t j = i; j < i + VECTOR; j++)
+                    slope[j] =
+                        reach[i / VECTOR] ? slopes[fine_bin(bits[j], first + c * COARSE)] : 0.0f;
             for (int64_t i = 0; i < n; i++) {
-                float g = s.label[i] == c ? own[i] : slope[i];
-                mean[i] += e[i] * inverse[i] * g;
-                to[i] = g;
+                slope[i] = s.label[i] == c ? own[i] : slope[i];
+                mean[i] += e[i] * inverse[i] * slope[i];
             }
         }
         for (int64_t c = 0; c < num_classes; c++) {
-            const float *e = s.e + c * s.length;
+            const float *e = s.e + c * s.length, *slope = s.more + c * s.length;
             float *restrict to = grad + s.image * grad_image_stride + c * grad_stride + s.start;
+            prefetch(to + 2 * grad_stride, grad_stride, n, 1, 1);
             for (int64_t i = 0; i < n; i++)
-                to[i] = s.label[i] < 0 ? 0.0f : e[i] * inverse[i] * (to[i] - mean[i]);
+                to[i] = s.label[i] < 0 ? 0.0f : e[i] * inverse[i] * (slope[i] - mean[i]);
         }
     }
     free(s.memory);
+    return 0;
+}
+
+/* The lower edge of a coarse bin. */
+INLINE double edge(int32_t bin) {
+    const float at = float_of((bin << SHIFT) + LOWEST);
+    return at < 1.0f ? at : 1.0f;
+}
+
+/* The cube root of x >= 0, to a hundredth. */
+INLINE double cube_root(double x) {
+    uint64_t bits;
+    double root;
+    memcpy(&bits, &x, sizeof bits);
+    bits = bits / 3 + ((uint64_t)715094163 << 32);
+    memcpy(&root, &bits, sizeof root);
+    return x > 0 ? root - (root - x / (root * root)) / 3 : 0;
+}
+
+/* The fine bins of a coarse one by what it needs, as a power of two; -1 for none, where there is
+ * no pixel, or no slope but 0. */
+INLINE int32_t power_of(const double *need, const double *factor, double num_fine) {
+    const double share = need[0] * factor[0] + need[1] * factor[1] + need[2] * factor[2];
+    if (share == 0) return -1;
+    const int32_t power = ((bits_of((float)(1 + share * num_fine)) >> 23) & 255) - 127;
+    return power < SHIFT ? power : SHIFT;
+}
+
+/* The two below are lay_bins and score_bins of lovasz_bins.py, which have the formulas, but go from
+ * large errors to small ones and leave out what is empty. No KERNELs: all ranks have to come to the
+ * same bins, whatever their processors. */
+
+/* From the `counts` of the coarse bins, of background and then of foreground, the `first` fine bin
+ * of each, `num_fine` in all and one for each coarse one, the `pixels` of each class, and its
+ * `limit`, below which all slopes are 0. Returns how many fine bins there are. */
+EXPORTED int64_t lovasz_lay_bins(int64_t num_classes, int64_t num_fine, const int64_t *counts,
+                                 int32_t *first, int64_t *pixels, int32_t *limit) {
+    static const double parts[] = {0.4, 0.5, 0.1}, scales[] = {1.0, 1.2, 1.5, 2.0};
+    const int64_t *own = counts + num_classes * COARSE;
+    double(*need)[3] = calloc((size_t)(num_classes * COARSE), sizeof *need), sums[3] = {0};
+    double scale = 0.0;
+    int64_t coarse = 0, num_bins = 0;
+    if (!need) return -1;
+    for (int64_t c = 0; c < num_classes; c++) {
+        pixels[c] = 0;
+        limit[c] = INT32_MAX;
+        for (int32_t k = 0; k < USED; k++) pixels[c] += own[c * COARSE + k];
+        double left = (double)pixels[c], all = left; /* all: the union of a bin and those below */
+        for (int32_t k = USED - 1; k >= 0 && left > 0; k--) {
+            const int64_t at = c * COARSE + k;
+            if (!counts[at] && !own[at]) continue;
+            const double b = (double)counts[at], f = (double)own[at];
+            const double width = edge(k + 1) - edge(k) + FLT_MIN; /* that of an error of 1 is 0 */
+            const double slant = (edge(k) + width / 2) * (1 - edge(k) - width / 2);
+            const double high = 1 / all, low = 1 / (all + b), both = high * low;
+            const double square = slant * slant * both * (high * high + both + low * low) / 3;
+            const double pairs = square * b * (f + (b > 1 ? b - 1 : 0) * left * left * both);
+            need[at][0] = cube_root(pairs * (f + b));
+            need[at][1] = sqrt(pairs);
+            need[at][2] = sqrt(width * (left * b * high + f) * low);
+            for (int i = 0; i < 3; i++) sums[i] += need[at][i];
+            coarse += 1;
+            if (own[at]) limit[c] = k << SHIFT;
+            all += b;
+            left -= f;
+        }
+    }
+    for (int i = 0; i < 3; i++) sums[i] = sums[i] > 0 ? parts[i] / sums[i] : 0;
+    /* Powers of two, of which rounding down leaves bins over: as many more as there is room for. */
+    for (int i = 0; i < 4; i++) {
+        int64_t total = 0;
+        for (int64_t at = 0; at < num_classes * COARSE; at++) {
+            const int32_t power = power_of(need[at], sums, scales[i] * (double)num_fine);
+            total += power < 0 ? 0 : (int64_t)1 << power;
+        }
+        if (total > coarse + num_fine) break;
+        scale = scales[i];
+        num_bins = total;
+    }
+    int64_t start = 0;
+    for (int64_t at = 0; at < num_classes * COARSE; at++) {
+        const int32_t power = power_of(need[at], sums, scale * (double)num_fine);
+        first[at] = power < 0 ? (int32_t)(num_bins << 5) + SHIFT
+                              : (int32_t)(start << 5) + SHIFT - power;
+        start += power < 0 ? 0 : (int64_t)1 << power;
+    }
+    free(need);
+    return num_bins;
+}
+
+/* From the `counts` of the fine bins and of one for what takes no part, of background and then of
+ * foreground, the loss but for NaN, and `slopes`, zeros before, of each. */
+EXPORTED int64_t lovasz_score_bins(int64_t num_classes, int64_t num_bins, const int64_t *counts,
+                                   const int32_t *first, const int64_t *pixels, double *value,
+                                   float *slopes) {
+    const int64_t *own = counts + num_bins + 1;
+    float *own_slopes = slopes + num_bins + 1;
+    int64_t present = 0;
+    for (int64_t c = 0; c < num_classes; c++) present += pixels[c] > 0;
+    for (int64_t c = 0; c < num_classes; c++) {
+        double left = (double)pixels[c], all = left;
+        for (int32_t k = USED - 1; k >= 0 && left > 0; k--) {
+            const int32_t start = first[c * COARSE + k];
+            if (start >> 5 == num_bins) continue;
+            const int64_t size = (int64_t)1 << (SHIFT - (start & 31));
+            const double step = (edge(k + 1) - edge(k)) / (double)size;
+            for (int64_t j = size - 1; j >= 0; j--) {
+                const int64_t at = (start >> 5) + j;
+                if (!counts[at] && !own[at]) continue;
+                const double b = (double)counts[at], f = (double)own[at];
+                const double high = 1 / all, low = 1 / (all + b);
+                /* The mean of two orders, all of the foreground before the background or behind. */
+                slopes[at] = (float)((left - f / 2) * high * low / (double)present);
+                own_slopes[at] = (float)((high + low) / -2 / (double)present);
+                *value += (edge(k) + step * ((double)j + 0.5)) * (left * b * high + f) * low /
+                          (double)present;
+                all += b;
+                left -= f;
+            }
+        }
+    }
     return 0;
 }

@@ -26,9 +26,14 @@ _ARGUMENTS: dict[str, list[Any]] = {
     'seesaw_backward': [_POINTER, _POINTER, ctypes.c_float, _POINTER, *_WRITTEN],
     'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
     'soft_counts_backward': [_INTEGER, _POINTER, _POINTER, *_WRITTEN],
-    'lovasz_forward': [_POINTER] * 3,
-    'lovasz_backward': [*[_POINTER] * 3, *_WRITTEN],
+    'lovasz_forward': [_POINTER] * 4,
+    'lovasz_backward': [*[_POINTER] * 4, *_WRITTEN],
 }
+_TABLE_ARGUMENTS: dict[str, list[Any]] = {
+    'lovasz_lay_bins': [_INTEGER, _INTEGER, *[_POINTER] * 4],
+    'lovasz_score_bins': [_INTEGER, _INTEGER, *[_POINTER] * 5],
+}
+"""Of the functions that work on tables instead of a block."""
 
 
 class Block(ctypes.Structure):
@@ -65,9 +70,10 @@ def _load() -> ctypes.CDLL | None:
     if checksum != ctypes.c_int32(zlib.crc32(source.read_bytes())).value:
         _warn(f'{path} is not of the present {source.name}')
         return None
-    for name, arguments in _ARGUMENTS.items():
+    of_block = {name: [ctypes.POINTER(Block), *rest] for name, rest in _ARGUMENTS.items()}
+    for name, arguments in (of_block | _TABLE_ARGUMENTS).items():
         function = getattr(library, name)
-        function.argtypes, function.restype = [ctypes.POINTER(Block), *arguments], ctypes.c_int64
+        function.argtypes, function.restype = arguments, ctypes.c_int64
     return library
 
 
@@ -124,3 +130,12 @@ def run(
     if status < 0:
         raise MemoryError(f'no memory for a strip of {num_classes} classes')
     return status
+
+
+def run_on_tables(name: str, *arguments: Tensor | int) -> int:
+    """Call a function that needs no block; its tensors are contiguous, on CPU, and made for it."""
+    given = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
+    result: int = getattr(LIBRARY, name)(*given)
+    if result < 0:
+        raise MemoryError(f'no memory for the bins of {given[0]} classes')
+    return result

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import get_ident
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks import valid_pixels
-from ..lovasz_bins import COARSE, Layout, lay_bins, score_bins
+from ..lovasz_bins import COARSE, FINE, USED
 from ..ranks import sum_over_ranks
 from . import cpu_library
 from .cpu_blocks import At, in_huge_pages, map_row_blocks
@@ -16,38 +18,79 @@ from .operation import Operation, differentiated
 from .plain import PLAIN
 from .rows import as_rows, from_rows, pixel_rows
 
+Bins = tuple[Tensor, Tensor]
+"""(the first fine bin of each coarse one, as of a Layout; (C,) int32, the bits of an error below
+which all slopes are 0)."""
+Slopes = tuple[Tensor, Tensor, Tensor]
+"""The bins, and (2, bins + 1) dL/dp of the background and of the foreground in each."""
+Count = Callable[[Tensor, Tensor], int]
+"""(logits (n, C, k), labels (n, k)) -> how many labels mean nothing; it counts the errors."""
+
+
+def score_blocks(
+    on_blocks: Callable[[Count], list[int]],
+    num_classes: int,
+    target: Tensor,
+    ignore_index: int | None,
+    sync: bool,
+) -> tuple[Tensor, Slopes]:
+    """The loss of what ``on_blocks`` gives to a function that counts it, twice."""
+
+    def count(size: int, *bins: Tensor | None) -> Tensor:
+        of_thread: dict[int, Tensor] = {}
+
+        def count_block(x: Tensor, labels: Tensor) -> int:
+            if get_ident() not in of_thread:
+                of_thread[get_ident()] = torch.zeros(2, size, dtype=torch.int32, device='cpu')
+            rest = *bins, *of_thread[get_ident()]
+            return cpu_library.run('lovasz_forward', x, labels, ignore_index, *rest)
+
+        if any(on_blocks(count_block)):
+            valid_pixels(target, num_classes, ignore_index)  # says which
+        counts = torch.zeros(2, size, dtype=torch.int64, device='cpu')
+        for part in of_thread.values():
+            counts += part
+        return counts
+
+    def table(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device='cpu')
+
+    counts, _ = sum_over_ranks(count(num_classes * COARSE, None, None), sync)
+    first = table(num_classes, COARSE, dtype=torch.int32)
+    pixels, limit = table(num_classes, dtype=torch.int64), table(num_classes, dtype=torch.int32)
+    num_bins = cpu_library.run_on_tables(
+        'lovasz_lay_bins', num_classes, FINE, counts, first, pixels, limit
+    )
+    not_a_number = counts.view(2, num_classes, COARSE)[..., USED].any()
+
+    counts, world_size = sum_over_ranks(count(num_bins + 1, first, limit), sync)
+    value, slopes = table(dtype=torch.float64), table(2, num_bins + 1, dtype=torch.float32)
+    cpu_library.run_on_tables(
+        'lovasz_score_bins', num_classes, num_bins, counts, first, pixels, value, slopes
+    )
+    value.masked_fill_(not_a_number, float('nan'))
+    return value.float(), (first, limit, slopes.mul_(world_size))
+
+
+def differentiate_block(
+    x: Tensor, labels: Tensor, ignore_index: int | None, slopes: Slopes, out: Tensor
+) -> None:
+    """Write the gradient of a block, x (n, C, k) and labels (n, k), to ``out``, which may be x."""
+    first, limit, (background, foreground) = slopes
+    rest: Any = first, limit, background, foreground, out, out.stride(0), out.stride(1)
+    cpu_library.run('lovasz_backward', x, labels, ignore_index, *rest)
+
 
 def _score(
     logits: Tensor, target: Tensor, ignore_index: int | None, sync: bool
-) -> tuple[tuple[Tensor], tuple[Tensor, Tensor]]:
-    counts = _count(logits, target, ignore_index, None)
-    layout = lay_bins(sum_over_ranks(counts, sync)[0])
-    counts, world_size = sum_over_ranks(_count(logits, target, ignore_index, layout), sync)
-    value, slopes = score_bins(counts, layout)
-    return (value.float(),), (layout.first, slopes * world_size)
+) -> tuple[tuple[Tensor], Slopes]:
+    rows, labels = as_rows(logits), pixel_rows(target)
 
+    def on_blocks(count: Count) -> list[int]:
+        return map_row_blocks(lambda at, x, _: count(x, labels[at]), rows, by_library=True)
 
-def _count(
-    logits: Tensor, target: Tensor, ignore_index: int | None, layout: Layout | None
-) -> Tensor:
-    """(2, C, COARSE), of background and foreground; with a layout (2, bins + 1)."""
-    labels, num_classes = pixel_rows(target), logits.shape[1]
-    first = None if layout is None else layout.first
-    shape = (2, num_classes, COARSE) if layout is None else (2, len(layout.middle) + 1)
-    of_thread: dict[int, Tensor] = {}
-
-    def count(at: At, x: Tensor, _: Tensor) -> int:
-        if get_ident() not in of_thread:
-            of_thread[get_ident()] = torch.zeros(shape, dtype=torch.int32, device='cpu')
-        rest = first, *of_thread[get_ident()]
-        return cpu_library.run('lovasz_forward', x, labels[at], ignore_index, *rest)
-
-    if any(map_row_blocks(count, as_rows(logits), by_library=True)):
-        valid_pixels(target, num_classes, ignore_index)  # says which
-    counts = torch.zeros(shape, dtype=torch.int64, device='cpu')
-    for part in of_thread.values():
-        counts += part
-    return counts
+    value, slopes = score_blocks(on_blocks, logits.shape[1], target, ignore_index, sync)
+    return (value,), slopes
 
 
 def _differentiate(
@@ -58,13 +101,12 @@ def _differentiate(
     ignore_index: int | None,
     sync: bool,
 ) -> Tensor:
-    first, slopes = saved[0], saved[1] * grads[0]
+    slopes = saved[0], saved[1], saved[2] * grads[0]
     rows, labels = as_rows(logits), pixel_rows(target)
     grad = in_huge_pages(torch.empty_like(rows))
 
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        rest = first, *slopes, out, out.stride(0), out.stride(1)
-        cpu_library.run('lovasz_backward', x, labels[at], ignore_index, *rest)
+        differentiate_block(x, labels[at], ignore_index, slopes, out)
 
     map_row_blocks(differentiate, rows, grad, by_library=True)
     return from_rows(grad, logits)
