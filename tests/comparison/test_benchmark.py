@@ -376,7 +376,9 @@ t.benchmark.run_all([t.plan()], Path({out!r}))
 """
 
 
-@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    'how', [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
     Path(f'{tmp_path}.misbehave').write_text('wait')
     command = [sys.executable, '-c', RUN.format(out=str(tmp_path))]

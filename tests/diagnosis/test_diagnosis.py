@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmseg_recall.config import heads
-from mmseg_recall.diagnosis import as_json, as_markdown, diagnose, judge
+from mmseg_recall.diagnosis import as_json, as_markdown, diagnose, judge, measure
 from mmseg_recall.diagnosis.advice import nearest_regime, regimes, worth_trying
 from mmseg_recall.diagnosis.measure import chance_in_batch, gini
 from tests.datasets import stubs
@@ -44,7 +44,8 @@ def write_split(root: Path, split: str, number: int, seed: int) -> None:
 
 
 @pytest.fixture
-def cfg(tmp_path: Path) -> Config:
+def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(measure, 'CROPS', 200)
     init_default_scope('mmseg')
     for seed, (split, number) in enumerate(dict(train=8, val=3, test=3).items()):
         write_split(tmp_path, split, number, 100 * seed)

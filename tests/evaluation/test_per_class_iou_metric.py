@@ -149,16 +149,15 @@ def test_sums_stay_exact_beyond_what_float32_holds():
     assert metrics['Acc/a'] == 100 and metrics['Acc/b'] == 0
 
 
-@pytest.mark.parametrize('dtype', [torch.uint8, torch.int64])
-@pytest.mark.parametrize('ignored', [0, 1000])
+@pytest.mark.parametrize(('dtype', 'ignored'), [(torch.uint8, 1000), (torch.int64, 0)])
 def test_an_image_of_more_pixels_than_float32_counts(dtype, ignored):
-    # 60% of 30 million pixels are road, all of them found, and none of the poles.
-    label = torch.zeros(5000, 6000, dtype=dtype)
-    label[3000:] = 1
+    # 17 of 18 million pixels are road, all of them found, and none of the poles.
+    label = torch.zeros(3600, 5000, dtype=dtype)
+    label[3400:] = 1
     label[:1, :ignored] = 255
-    road = 18_000_000 - ignored
-    metrics = evaluate(build(), [(torch.zeros(5000, 6000, dtype=dtype), label)])
-    assert metrics['aAcc'] == round(100 * road / (road + 12_000_000), 2)
+    road = 17_000_000 - ignored
+    metrics = evaluate(build(), [(torch.zeros(3600, 5000, dtype=dtype), label)])
+    assert metrics['aAcc'] == round(100 * road / (road + 1_000_000), 2)
     assert metrics['mAcc'] == 50
     assert metrics['Acc/road'] == 100 and metrics['IoU/pole'] == 0
     assert metrics['Precision/road'] == metrics['IoU/road'] == metrics['aAcc']

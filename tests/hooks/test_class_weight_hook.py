@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -65,10 +66,12 @@ def train(
     work_dir: Path, iterations: int = 4, hook: dict | None = None, **losses: dict | list
 ) -> list:
     """Lines of scalars.json with anything that the hook logged, and the final model."""
+    images = Images()
     runner = Runner(
         Segmentor(**losses),
         str(work_dir),
-        train_dataloader=DataLoader(Images(), batch_size=8),
+        # Without an end of the data, at which mmengine sleeps for two seconds.
+        train_dataloader=DataLoader(images, batch_size=8, sampler=InfiniteSampler(images, False)),
         train_cfg=dict(by_epoch=False, max_iters=iterations),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=2)),

@@ -74,13 +74,15 @@ def test_a_folder_that_is_not_complete_has_another_name(tmp_path: Path, monkeypa
 
 def test_two_processes_write_the_same_file(tmp_path: Path) -> None:
     path, processes = tmp_path / 'counts.json', []
-    code = (
-        'import sys; from pathlib import Path; from mmseg_recall.files import '
-        'write_atomically\nfor _ in range(300): write_atomically(Path(sys.argv[1]), '
-        'sys.argv[2].encode() * 50_000)'
+    code = (  # the module alone: the package would import mmseg
+        'import runpy, sys; from pathlib import Path; '
+        'write = runpy.run_path(sys.argv[1])["write_atomically"]\n'
+        'for _ in range(300): write(Path(sys.argv[2]), sys.argv[3].encode() * 50_000)'
     )
     for letter in 'ab':
-        processes.append(subprocess.Popen([sys.executable, '-c', code, str(path), letter]))
+        processes.append(
+            subprocess.Popen([sys.executable, '-c', code, files.__file__, path, letter])
+        )
     seen = set()
     while any(process.poll() is None for process in processes):
         if path.exists():
