@@ -2,21 +2,20 @@
 
 import argparse
 import json
-import statistics
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmseg_recall.comparison.record import read_record
-from mmseg_recall.config import loss_name
-from mmseg_recall.diagnosis.advice import REGIMES
+from mmseg_recall.diagnosis.advice import METRICS, REGIMES
 from mmseg_recall.diagnosis.measure import gini
 from mmseg_recall.files import write_atomically
-from mmseg_recall.report.bases import bases
+from mmseg_recall.report.bases import base_of
+from mmseg_recall.report.judge import Difference, judge
+from mmseg_recall.report.load import load_runs
+from mmseg_recall.report.summary import Comparison, Loss, compare
+from mmseg_recall.statistics import Estimate
 
-METRICS = ('mIoU', 'mAcc', 'aAcc')
+IMAGES = {'CamVid': 367, 'NeuSeg': 2904, 'SynthiaSeqs': 224}
+"""Images for training of the datasets of the records."""
 
 
 def main() -> None:
@@ -24,70 +23,45 @@ def main() -> None:
     parser.add_argument('folders', nargs='+', type=Path, help='folders of records')
     parser.add_argument('--out', type=Path, default=REGIMES)
     args = parser.parse_args()
-    records = [read_record(path) for folder in args.folders for path in folder.glob('*.json')]
-    table = regimes([r for r in records if r['status'] == 'complete' and r['training_pixels']])
+    runs, problems = load_runs(args.folders)
+    if problems:
+        parser.exit(1, '\n'.join(problems) + '\n')
+    table = [regime(one) for one in compare(runs) if one.baseline and len(one.losses) > 1]
+    table.sort(key=lambda one: one['name'])
     write_atomically(args.out, (json.dumps(table, indent=1) + '\n').encode())
     print(args.out)
 
 
-def regimes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each dataset and schedule with cross-entropy and another loss."""
-    # Of several bases with one loss the recommended one, which comes first.
-    labels = {loss_name(*losses): name for name, losses in reversed(bases().items())}
-    found: dict[tuple[str, str, str], dict[str, dict[int, dict[str, Any]]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    for record in records:
-        setup = record['setup']
-        place = setup['dataset'], setup['model'], setup['schedule']
-        found[place][setup['loss']][record['seed']] = record
-    table = []
-    for (dataset, model, schedule), losses in sorted(found.items()):
-        baseline = losses.pop('CE', None)
-        if not baseline or not losses:
-            continue
-        one = next(iter(baseline.values()))
-        pixels = np.array(one['training_pixels'])
-        images = IMAGES[dataset]
-        table.append(
-            dict(
-                name=f'{dataset}, {model}, {schedule}',
-                classes=len(pixels),
-                rarest=float(f'{pixels.min() / pixels.sum():.3g}'),
-                gini=round(gini(pixels), 3),
-                epochs=round(one['setup']['iterations'] * one['setup']['batch_size'] / images, 2),
-                gains=[
-                    gain(label, labels[label], runs, baseline)
-                    for label, runs in sorted(losses.items())
-                    if label in labels and len(runs.keys() & baseline.keys()) > 1
-                ],
-            )
-        )
-    return table
-
-
-IMAGES = {'CamVid': 367, 'NeuSeg': 2904, 'SynthiaSeqs': 224}
-"""Images for training of the datasets of the records."""
-
-
-def gain(
-    label: str, base: str, runs: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]]
-) -> dict[str, Any]:
-    """Mean and standard deviation over seeds of what a loss gained."""
-    seeds = sorted(runs.keys() & baseline.keys())
-
-    def differences(metric: str) -> list[float]:
-        return [runs[s]['metrics'][metric] - baseline[s]['metrics'][metric] for s in seeds]
-
+def regime(comparison: Comparison) -> dict[str, Any]:
+    """The data of a comparison, and what each loss with a base gained over cross-entropy."""
+    pixels, setup = comparison.runs[0].pixels, comparison.setup
+    others = [loss for loss in comparison.losses if loss is not comparison.baseline]
     return dict(
-        loss=label,
-        base=base,
-        seeds=len(seeds),
-        **{
-            metric: [round(f(differences(metric)), 2) for f in (statistics.mean, statistics.stdev)]
-            for metric in METRICS
-        },
+        name=comparison.title,
+        classes=len(pixels),
+        rarest=float(f'{pixels.min() / pixels.sum():.3g}'),
+        gini=round(gini(pixels), 3),
+        epochs=round(setup['iterations'] * setup['batch_size'] / IMAGES[setup['dataset']], 2),
+        gains=[one for loss in others if base_of(loss) for one in gains(comparison, loss)],
     )
+
+
+def gains(comparison: Comparison, loss: Loss) -> list[dict[str, Any]]:
+    """What a loss gained, judged among the others, as the report does; nothing of one seed."""
+    others = [one for one in comparison.losses if one is not comparison.baseline]
+    judged = judge(comparison, [[Difference('mIoU', one, comparison.baseline)] for one in others])
+    outcome = next(j.outcome for j in judged if j.difference.first is loss)
+    found = {name: comparison.difference(loss, comparison.baseline, name) for name in METRICS}
+    if found['mIoU'].seeds < 2:
+        return []
+    shown = {name: interval(one) for name, one in found.items()}
+    seeds = found['mIoU'].seeds
+    return [dict(loss=loss.label, base=base_of(loss), seeds=seeds, outcome=outcome, **shown)]
+
+
+def interval(found: Estimate) -> list[float]:
+    """Mean and both ends of the interval of 95%."""
+    return [round(value, 2) for value in (found.mean, *found.interval())]
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from ..datasets.labels import (
     tally,
 )
 from . import faults as F
-from .advice import RARE, Regime, is_balanced, nearest_regime, worth_trying
+from .advice import METRICS, RARE, Regime, is_balanced, nearest_regime, worth_trying
 from .measure import chance_in_batch, draw_crops, gini
 from .trained import best_of_grid, found_classes, has_learnt, rule_of_thumb
 
@@ -214,7 +214,7 @@ def _of_checkpoint(
         # numpy's numbers are not of JSON
         metrics = {name: float(value) for name, value in Runner.from_cfg(cfg).test().items()}
     accuracy = np.array([metrics.get(f'Acc/{name}', math.nan) for name in count.classes])
-    curve = {f'tau=0/{name}': metrics[name] for name in ('mIoU', 'mAcc', 'aAcc')}
+    curve = {f'tau=0/{name}': metrics[name] for name in METRICS}
     curve |= {name: value for name, value in metrics.items() if name.startswith('tau=')}
     if not has_learnt(accuracy):
         found = found_classes(accuracy)

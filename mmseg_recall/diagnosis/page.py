@@ -9,6 +9,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ..statistics import SUPPORTED, with_interval
+from .advice import METRICS
 from .judge import ClassRow, Diagnosis
 
 COLUMNS = ('class', 'pixels %', 'images %', 'objects', 'median size', 'in a batch %', 'steps')
@@ -44,13 +46,14 @@ def _advice_rows(diagnosis: Diagnosis) -> list[list[str]]:
         [
             gain['loss'],
             gain['base'],
-            *(f'{gain[name][0]:+.1f} ± {gain[name][1]:.1f}' for name in ('mIoU', 'mAcc', 'aAcc')),
+            *(with_interval(*gain[name], sign='+') for name in METRICS),
+            'shown' if gain['outcome'] == SUPPORTED else gain['outcome'],
         ]
         for gain in diagnosis.advice
     ]
 
 
-ADVICE = ('loss', 'base', 'mIoU', 'mAcc', 'aAcc')
+ADVICE = ('loss', 'base', *METRICS, 'gain in mIoU')
 FREE = (
     'Free, before any of them: post-hoc logit adjustment of a model that is trained with '
     'cross-entropy, `tools/diagnose.py CONFIG --checkpoint FILE`.'
@@ -59,10 +62,7 @@ FREE = (
 
 def _curve_rows(diagnosis: Diagnosis) -> list[list[str]]:
     taus = dict.fromkeys(key.split('/')[0] for key in diagnosis.curve)
-    return [
-        [tau, *(f'{diagnosis.curve[f"{tau}/{name}"]:.1f}' for name in ('mIoU', 'mAcc', 'aAcc'))]
-        for tau in taus
-    ]
+    return [[tau, *(f'{diagnosis.curve[f"{tau}/{name}"]:.1f}' for name in METRICS)] for tau in taus]
 
 
 def _evidence(diagnosis: Diagnosis) -> str:
@@ -72,12 +72,12 @@ def _evidence(diagnosis: Diagnosis) -> str:
     if not diagnosis.is_near:
         nearest = f'No measured regime is near, so try before you trust. {nearest}'
     if not diagnosis.advice:
-        return f'{nearest}; no loss gained there by more than the spread over seeds.'
+        return f'{nearest}; no loss is seen to gain there.'
     return (
         f'{nearest} (rarest class {100 * diagnosis.regime.rarest:.2g}% of the pixels, Gini '
         f'{diagnosis.regime.gini:.2f}, {diagnosis.regime.epochs:.1f} epochs). There, against '
-        'cross-entropy, in points, with the standard deviation over seeds. A base goes into '
-        '`_base_` of a config as `mmseg_recall::_base_/losses/BASE`:'
+        'cross-entropy, in points, with intervals of 95%. A base goes into `_base_` of a config as '
+        '`mmseg_recall::_base_/losses/BASE`:'
     )
 
 
@@ -101,7 +101,7 @@ def as_markdown(diagnosis: Diagnosis) -> str:
         parts += [
             '## The trained model',
             _cell(' '.join(diagnosis.trained)),
-            _markdown(('', 'mIoU', 'mAcc', 'aAcc'), _curve_rows(diagnosis)),
+            _markdown(('', *METRICS), _curve_rows(diagnosis)),
         ]
     return '\n\n'.join(parts) + '\n'
 
@@ -136,5 +136,5 @@ def as_tables(diagnosis: Diagnosis) -> list[Any]:
     if diagnosis.curve:
         shown.append(escape(' '.join(diagnosis.trained)))
         rows = _curve_rows(diagnosis)
-        shown.append(table(('', 'mIoU', 'mAcc', 'aAcc'), rows, 'Post-hoc logit adjustment'))
+        shown.append(table(('', *METRICS), rows, 'Post-hoc logit adjustment'))
     return [*shown, escape(diagnosis.verdict)]

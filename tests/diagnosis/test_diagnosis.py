@@ -352,18 +352,22 @@ def test_the_nearest_regime_is_itself() -> None:
     for regime in regimes():
         assert nearest_regime(regime.rarest, regime.gini, regime.epochs) == (regime, True)
         assert not nearest_regime(regime.rarest / 100, regime.gini, regime.epochs)[1]
-        gains = [gain['mIoU'][0] for gain in worth_trying(regime)]
-        assert gains == sorted(gains, reverse=True)
+        tried = worth_trying(regime)
+        places = [(gain['outcome'] != 'supported', -gain['mIoU'][0]) for gain in tried]
+        assert places == sorted(places) and all(gain['mIoU'][0] > 0 for gain in tried)
         assert all(
             (ROOT / 'configs/_base_/losses' / gain['base']).is_file() for gain in regime.gains
         )
 
 
 def test_the_table_of_regimes_is_that_of_the_records(tmp_path: Path) -> None:
-    folders = ['camvid', 'synthia-mini', 'study/camvid', 'study/camvid-480', 'study/camvid-960']
-    folders += ['study/synthia-mini', 'study/frozen-neu_seg']
-    folders = [ROOT / 'results' / folder for folder in folders]
-    run(ROOT / 'tools/measured_regimes.py', *folders, '--out', tmp_path / 'regimes.json')
+    study = ['camvid', 'camvid-480', 'camvid-960', 'synthia-mini', 'frozen-neu_seg']
+    records = [ROOT / 'results/study' / folder for folder in study]
+    for folder in ('camvid', 'synthia-mini'):
+        # The study has cross-entropy's runs anew, with the post-hoc curve.
+        found = (ROOT / 'results' / folder).glob('*.json')
+        records += [path for path in found if '_ce_' not in path.name]
+    run(ROOT / 'tools/measured_regimes.py', *records, '--out', tmp_path / 'regimes.json')
     assert json.loads((tmp_path / 'regimes.json').read_text()) == [r._asdict() for r in regimes()]
 
 
