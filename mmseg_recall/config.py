@@ -19,6 +19,8 @@ Component = dict[str, Any]
 CROSS_ENTROPY = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)
 THRESHOLD = 0.3
 """Of mmseg's heads of one channel, unless they are told another."""
+THRESHOLDS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+"""Those that a trained head of one channel is tested with."""
 # What says where a loss takes part, not what it is.
 NOT_THE_LOSS = {
     'type',

@@ -32,7 +32,7 @@ from rich.progress import (
 )
 
 from ..checkpoints import best_checkpoint, checkpoint_step, checkpoint_unit, last_checkpoint
-from ..config import argument, is_classification, predicting_head
+from ..config import THRESHOLDS, argument, is_classification, predicting_head
 from ..files import write_atomically
 from ..literal_config import parse_config
 from ..out_folder import claim, write_manifest
@@ -51,7 +51,6 @@ from .trial import refuse_what_cannot_start
 SCRIPT = 'from mmseg_recall.stack import run_stock_script; run_stock_script({!r}, {!r})'
 LOG_TAIL_LINES = 40
 POLL_SECONDS = 0.5
-THRESHOLDS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 SHOWN = ('mAcc', 'mIoU', 'aAcc', 'top1', 'few')
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from ..config import as_list
 from ..datasets.class_statistics import build_dataset
 from ..datasets.labels import (
-    ClassCount,
     NotJudged,
     distinct_items,
     ignore_index,
@@ -22,9 +18,9 @@ from ..datasets.labels import (
     tally,
 )
 from . import faults as F
-from .advice import METRICS, RARE, Regime, is_balanced, nearest_regime, worth_trying
+from .advice import RARE, Regime, is_balanced, nearest_regime, worth_trying
+from .checkpoint import Offsets, judge_checkpoint
 from .measure import chance_in_batch, draw_crops, gini
-from .trained import best_of_grid, found_classes, has_learnt, rule_of_thumb
 
 
 class ClassRow(NamedTuple):
@@ -64,7 +60,9 @@ class Diagnosis(NamedTuple):
     trained: list[str]
     """What a checkpoint says: the rule of thumb, and what is free."""
     curve: dict[str, float]
-    """Post-hoc logit adjustment of it: metrics by name, as the test prints them."""
+    """Its metrics under adjusted logits or other thresholds, by name, as the test prints them."""
+    offsets: Offsets | None
+    """What an offset for each class gains it; None without a checkpoint, or of one channel."""
 
 
 def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
@@ -117,7 +115,7 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         epochs = (iterations or count.items) * batch_size / count.items
         regime, is_near = nearest_regime(min(s for s in shares if s > 0), gini(shares), epochs)
         advice = worth_trying(regime)
-    trained, curve = _of_checkpoint(cfg, checkpoint, count) if checkpoint else ([], {})
+    trained = judge_checkpoint(cfg, checkpoint, count) if checkpoint else None
     return Diagnosis(
         config=Path(cfg.filename or 'config').name,
         images=count.items,
@@ -131,8 +129,9 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         regime=regime,
         is_near=is_near,
         advice=advice,
-        trained=trained,
-        curve=curve,
+        trained=trained.sentences if trained else [],
+        curve=trained.curve if trained else {},
+        offsets=trained and trained.offsets,
     )
 
 
@@ -195,45 +194,3 @@ def _of_evaluation(cfg: Config, items: list[Any], where: str) -> list[F.Fault]:
         train = train or F.pictures(items, 'Comparing images')
         found += F.of_splits(train, F.pictures(evaluated, f'Comparing {loader}'), loader)
     return found
-
-
-def _of_checkpoint(
-    cfg: Config, checkpoint: str, count: ClassCount
-) -> tuple[list[str], dict[str, float]]:
-    """What a checkpoint says on the test data: sentences, and metrics under adjusted logits."""
-    cfg = cfg.copy()
-    evaluator = dict(as_list(cfg.test_evaluator)[0])
-    evaluator.update(
-        type='PerClassIoUMetric',
-        # A class never seen has no prior: that of one pixel.
-        class_counts=np.maximum(count.pixels, 1).tolist(),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.merge_from_dict(dict(load_from=checkpoint, work_dir=folder))
-        cfg.test_evaluator = evaluator
-        # numpy's numbers are not of JSON
-        metrics = {name: float(value) for name, value in Runner.from_cfg(cfg).test().items()}
-    accuracy = np.array([metrics.get(f'Acc/{name}', math.nan) for name in count.classes])
-    curve = {f'tau=0/{name}': metrics[name] for name in METRICS}
-    curve |= {name: value for name, value in metrics.items() if name.startswith('tau=')}
-    if not has_learnt(accuracy):
-        found = found_classes(accuracy)
-        said = [f'Nothing was learnt: the model finds {found} of {len(accuracy)} classes.']
-    else:
-        share = 100 * count.pixels / max(count.pixels.sum(), 1)
-        rule = rule_of_thumb(metrics['aAcc'], metrics['mAcc'], accuracy, share, count.classes)
-        said = [f'{rule.verdict}.', *rule.sentences]
-    return [*said, _free(curve)], curve
-
-
-def _free(curve: dict[str, float]) -> str:
-    taus = [float(name[len('tau=') : -len('/mIoU')]) for name in curve if name.endswith('/mIoU')]
-    best, end = best_of_grid({tau: curve[f'tau={tau:g}/mIoU'] for tau in taus}, 0.0)
-    if best == 0:
-        return 'Free, without training: no tau of these gains mean IoU.'
-    gains = [curve[f'tau={best:g}/{name}'] - curve[f'tau=0/{name}'] for name in ('mAcc', 'mIoU')]
-    return (
-        f'Free, without training: logits adjusted with tau = {best:g}, mean accuracy '
-        f'{gains[0]:+.1f}, mIoU {gains[1]:+.1f}; tools/test.py with --cfg-options '
-        f'logit_adjustment.tau={best:g}.{end}'
-    )

@@ -21,6 +21,7 @@ def as_json(diagnosis: Diagnosis) -> str:
     content = diagnosis._asdict()
     content['classes'] = [row._asdict() for row in diagnosis.classes]
     content['faults'] = [fault._asdict() for fault in diagnosis.faults]
+    content['offsets'] = diagnosis.offsets and diagnosis.offsets._asdict()
     content['regime'] = diagnosis.regime and diagnosis.regime.name
     return json.dumps(content, indent=1, ensure_ascii=False) + '\n'
 
@@ -65,6 +66,22 @@ def _curve_rows(diagnosis: Diagnosis) -> list[list[str]]:
     return [[tau, *(f'{diagnosis.curve[f"{tau}/{name}"]:.1f}' for name in METRICS)] for tau in taus]
 
 
+OFFSETS = ('class', 'offset', 'IoU as it is', 'IoU with offsets')
+
+
+def _offset_rows(diagnosis: Diagnosis) -> list[list[str]]:
+    """Of the classes that a test image shows."""
+    offsets = diagnosis.offsets
+    if offsets is None:
+        return []
+    rows = zip(diagnosis.classes, offsets.values, offsets.iou, strict=True)
+    return [
+        [row.name, f'{value:+.2f}', f'{before:.1f}', f'{after:.1f}']
+        for row, value, (before, after) in rows
+        if before is not None and after is not None
+    ]
+
+
 def _evidence(diagnosis: Diagnosis) -> str:
     if diagnosis.regime is None:
         return ''
@@ -103,6 +120,8 @@ def as_markdown(diagnosis: Diagnosis) -> str:
             _cell(' '.join(diagnosis.trained)),
             _markdown(('', *METRICS), _curve_rows(diagnosis)),
         ]
+    if diagnosis.offsets:
+        parts.append(_markdown(OFFSETS, _offset_rows(diagnosis)))
     return '\n\n'.join(parts) + '\n'
 
 
@@ -136,5 +155,7 @@ def as_tables(diagnosis: Diagnosis) -> list[Any]:
     if diagnosis.curve:
         shown.append(escape(' '.join(diagnosis.trained)))
         rows = _curve_rows(diagnosis)
-        shown.append(table(('', *METRICS), rows, 'Post-hoc logit adjustment'))
+        shown.append(table(('', *METRICS), rows, 'Without another training'))
+    if diagnosis.offsets:
+        shown.append(table(OFFSETS, _offset_rows(diagnosis), 'An offset for each class'))
     return [*shown, escape(diagnosis.verdict)]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 
 from mmseg_recall.config import heads
-from mmseg_recall.diagnosis import as_json, as_markdown, diagnose, judge, measure
+from mmseg_recall.diagnosis import as_json, as_markdown, diagnose, measure
 from mmseg_recall.diagnosis.advice import nearest_regime, regimes, worth_trying
+from mmseg_recall.diagnosis.checkpoint import as_options, offsets_of
 from mmseg_recall.diagnosis.measure import chance_in_batch, gini
+from mmseg_recall.functional import log_prior
 from tests.datasets import stubs
 from tests.tools.run import ROOT, run
 
@@ -387,24 +391,90 @@ def test_pages_hold_what_was_found(cfg: Config) -> None:
     assert content['faults'][0]['cure']
 
 
-def test_a_checkpoint_is_scored_under_adjusted_logits(
-    cfg: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def from_cfg(given: Config) -> SimpleNamespace:
-        asked.append(given)
-        scores = {'mIoU': 40, 'mAcc': 50, 'aAcc': 90, 'IoU/road': 80}
-        adjusted = {f'tau=0.5/{name}': 60 for name in ('mIoU', 'mAcc', 'aAcc')}
-        metrics = {name: np.float32(value) for name, value in (scores | adjusted).items()}
-        return SimpleNamespace(test=lambda: metrics)
-
-    monkeypatch.setattr(judge.Runner, 'from_cfg', from_cfg)
+def trained(cfg: Config, outputs: int | None = None) -> str:
+    """A checkpoint of a tiny model, of weights that nobody trained."""
+    preprocessor = dict(type='SegDataPreProcessor', size=SIZE)
+    cfg.model.update(
+        data_preprocessor=preprocessor, train_cfg=dict(), test_cfg=dict(mode='whole'),
+        backbone=dict(type='ResNet', depth=18, base_channels=2, stem_channels=2),
+    )  # fmt: skip
+    del cfg.model['auxiliary_head']
+    cfg.model.decode_head.update(in_channels=16, channels=4, num_convs=1)
+    if outputs:
+        cfg.model.decode_head.update(out_channels=outputs)
     cfg.test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-    found = diagnose(cfg, 'trained.pth')
-    assert asked[0].load_from == 'trained.pth'
-    assert asked[0].test_evaluator.type == 'PerClassIoUMetric'
-    assert len(asked[0].test_evaluator.class_counts) == len(CLASSES)
+    cfg.test_cfg = dict(type='TestLoop')
+    for loader in ('val_dataloader', 'test_dataloader'):
+        cfg[loader].update(
+            batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False)
+        )
+    torch.manual_seed(0)
+    path = Path(train(cfg).data_root) / 'trained.pth'
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
+    return str(path)
+
+
+@pytest.mark.parametrize('shares', [False, True])
+def test_a_checkpoint_is_scored_with_what_costs_no_training(cfg: Config, shares: bool) -> None:
+    """Test images of their own, or those of validation: then by halves."""
+    if shares:
+        cfg.test_dataloader = cfg.val_dataloader
+    found = diagnose(cfg, trained(cfg))
     assert cfg.test_evaluator.type == 'IoUMetric'
-    assert json.loads(as_json(found))['curve']['tau=0.5/mIoU'] == 60
-    assert '| tau=0.5 | 60.0 | 60.0 | 60.0 |' in as_markdown(found)
+    page, content = as_markdown(found), json.loads(as_json(found))
+    assert content['curve']['tau=0.5/mIoU'] == found.curve['tau=0.5/mIoU']
+    assert f'| tau=0.5 | {found.curve["tau=0.5/mIoU"]:.1f} | ' in page
+    values = content['offsets']['values']
+    assert len(values) == len(CLASSES) and content['offsets']['images'] == 3
+    assert f'| pole | {values[2]:+.2f} | ' in page
+    where = 'what was fitted on the other' if shares else 'fitted on the validation images'
+    mean, low, high = content['offsets']['gain']
+    assert low <= mean <= high
+    assert f'mIoU {mean:+.1f} ({low:+.1f} to {high:+.1f}) on 3 test images, ' in page
+    assert where in page
+
+
+def test_a_head_of_one_channel_is_scored_at_other_thresholds(cfg: Config) -> None:
+    with_one_channel(cfg)
+    found = diagnose(cfg, trained(cfg, outputs=1))
+    assert {name.split('/')[0] for name in found.curve} == {
+        f'threshold={value:g}' for value in (0.05, *np.arange(1, 10) / 10)
+    }
+    assert found.offsets is None and json.loads(as_json(found))['offsets'] is None
+    assert '| threshold=0.3 | ' in as_markdown(found)
+
+
+def pixels(rng: np.random.Generator, images: int, bias: float) -> list[Any]:
+    """Logits that tell two classes apart, but for a constant that favours the first."""
+    made = []
+    for _ in range(images):
+        ids = (rng.random(2000) < 0.1).astype(np.int64)
+        logits = rng.normal(0, 1, (2000, 2))
+        logits[np.arange(2000), ids] += 4
+        logits[:, 0] += bias
+        made.append((logits.astype(np.float32), ids))
+    return made
+
+
+def test_offsets_gain_what_a_wrong_constant_costs() -> None:
+    rng = np.random.default_rng(0)
+    test, val = pixels(rng, 20, 3.0), pixels(rng, 10, 3.0)
+    for found in (offsets_of(test, val), offsets_of(test)):
+        assert found is not None
+        assert found.values[1] - found.values[0] == pytest.approx(3 - math.log(9) / 4, abs=1)
+        mean, low, high = found.gain
+        before, after = (np.mean([pair[side] for pair in found.iou]) for side in (0, 1))
+        assert mean == pytest.approx(after - before)
+        assert 5 < low < mean < high
+    # Nothing to gain, and no interval that says so.
+    found = offsets_of(pixels(rng, 20, 0.0), pixels(rng, 10, 0.0))
+    assert found is not None and found.gain[1] < 0.5
+    assert offsets_of(test[:1], val) is None
+
+
+def test_offsets_are_those_of_a_logit_adjustment() -> None:
+    offsets = [0.0, 1.5, -6.0, 6.0]
+    counts = json.loads(as_options(offsets).partition('class_counts=')[2])
+    logits = np.random.default_rng(0).normal(0, 3, (1000, 4))
+    adjusted = logits - log_prior(torch.tensor(counts, dtype=torch.float64), 1.0).numpy()
+    assert np.array_equal(adjusted.argmax(1), (logits + offsets).argmax(1))
