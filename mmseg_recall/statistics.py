@@ -163,7 +163,7 @@ def _normal_quantile() -> float:
     return float(stdtrit(math.inf, (1 + LEVEL) / 2))
 
 
-def with_interval(mean: float, low: float, high: float, digits: int = 1, sign: str = '') -> str:
+def with_interval(mean: float, low: float, high: float, *, digits: int = 1, sign: str = '') -> str:
     """A number as all pages print it: with its interval, or alone where there is none.
 
     Args:

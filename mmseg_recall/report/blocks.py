@@ -61,7 +61,8 @@ def estimated(found: Estimate, mark: str = '') -> Cell:
     if math.isnan(found.mean):
         return Cell(NOTHING)
     low, high = found.interval()
-    return Cell(with_interval(found.mean, max(low, 0), min(high, 100), DIGITS), found.mean, mark)
+    text = with_interval(found.mean, max(low, 0), min(high, 100), digits=DIGITS)
+    return Cell(text, found.mean, mark)
 
 
 @dataclass(frozen=True)

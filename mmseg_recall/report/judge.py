@@ -133,7 +133,7 @@ def interval_text(found: Estimate, digits: int = 2) -> str:
         >>> interval_text(Estimate(2.0, seeds=3, seed_error=0.5), 1)
         '+2.0 (-0.2 to +4.2)'
     """
-    return with_interval(found.mean, *found.interval(), digits, '+')
+    return with_interval(found.mean, *found.interval(), digits=digits, sign='+')
 
 
 def p_text(p: float) -> str:

@@ -13,7 +13,8 @@ from mmseg_recall.comparison.identity import Identity
 from mmseg_recall.report.bases import base_of, bases, to_paste
 from mmseg_recall.report.load import Run
 from mmseg_recall.report.questions.differences import answer as differences
-from mmseg_recall.report.questions.imbalance import diagnose
+from mmseg_recall.report.questions.imbalance import accuracy_against_iou, diagnose
+from mmseg_recall.report.questions.post_hoc import post_hoc_curve, post_hoc_table
 from mmseg_recall.report.summary import Comparison, Loss, compare
 
 from .page import of_kind
@@ -240,6 +241,21 @@ def test_of_one_channel_the_threshold_is_what_is_free(grid, words):
     assert 'Try Recall first' in text
     gains = any(more > 0 for more in grid.values())
     assert ('model.decode_head.threshold=' in text) == (gains or not grid)
+
+
+def test_thresholds_are_a_table_and_a_line():
+    grid = {0.1: 4.0, 0.2: 6.0, 0.3: 0.0, 0.5: -2.0}
+    runs = [one_channel(seed, grid) for seed in (0, 1, 2)]
+    comparison = one(*runs, *(run('Recall', seed, (98.0, 45.0), **CRACKS) for seed in (0, 1, 2)))
+    assert list(post_hoc_curve(comparison)) == [0.5, 0.3, 0.2, 0.1]
+    table = post_hoc_table(comparison)
+    assert (table.title, table.columns[0]) == ('Other thresholds of BinaryCE', 'threshold')
+    assert [row[0].text for row in table.rows] == ['0.5', '0.3', '0.2', '0.1']
+    means = [row[2].sort for row in table.rows]
+    assert means == pytest.approx([means[1] + grid[float(row[0].text)] for row in table.rows])
+    assert '0.3 is BinaryCE as it is' in table.note
+    scatter = accuracy_against_iou(comparison)
+    assert 'BinaryCE, other thresholds' in scatter.svg and 'threshold = 0.5, 0.3' in scatter.caption
 
 
 def test_softmax_stays_the_baseline_beside_one_channel():

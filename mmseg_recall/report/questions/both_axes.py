@@ -18,7 +18,7 @@ from ..blocks import Claim, Claims, Section, Verdict
 from ..judge import Difference, evidence, interval_text, judge, p_text, seeds_text
 from ..paper import PAPER_NAMES
 from ..summary import Comparison, Loss
-from .post_hoc import Curve, Points, curves_by_seed, post_hoc_curve, upper_envelope
+from .post_hoc import Curve, Points, curves_by_seed, option_of, post_hoc_curve, upper_envelope
 
 ORDER = 30
 REFERENCES = ('Recall', 'InverseFrequency')
@@ -28,7 +28,7 @@ NOT_COMPARABLE = 'not comparable'
 
 
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
-    """Judge every loss but CE: against the references, and against CE's post-hoc curve.
+    """Judge every loss but CE: against the references, and against CE's curve of what is free.
 
     Which loss wins is asked where CE and the references are there, and a loss that the paper does
     not have with two seeds or more: a comparison of the paper's losses asks the paper's questions.
@@ -48,7 +48,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
         return None
     candidates.sort(key=lambda loss: -loss.metric('mIoU').mean)
     wins = _wins(comparison, candidates, references, base) if asked else {}
-    beats = {} if curve is None else _beat(comparison, candidates, curve)
+    beats = {} if curve is None else _beat(comparison, base, candidates, curve)
     claims = [
         claims[loss.label]
         for loss in candidates
@@ -56,7 +56,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
         if loss.label in claims
     ]
     title = 'Does a loss win on both axes?' if asked else 'Does a loss beat what is free?'
-    verdict = _answer(wins, beats, curve) if asked else _against_curve(beats, curve)
+    verdict = _answer(wins, beats, base, curve) if asked else _against_curve(beats, base, curve)
     return Section(title, (verdict, Claims(tuple(claims))))
 
 
@@ -95,7 +95,9 @@ def _wins(
     return claims
 
 
-def _beat(comparison: Comparison, candidates: list[Loss], curve: Curve) -> dict[str, Claim]:
+def _beat(
+    comparison: Comparison, base: Loss, candidates: list[Loss], curve: Curve
+) -> dict[str, Claim]:
     """By label; each seed of a loss against the curve of CE's model of that seed."""
     curves = curves_by_seed(comparison)
     found = {loss.label: _above_curve(loss, curves) for loss in candidates}
@@ -103,8 +105,8 @@ def _beat(comparison: Comparison, candidates: list[Loss], curve: Curve) -> dict[
     p_values = holm([p_of_side(one) for one in known.values()])
     claims = {}
     for loss in candidates:
-        text = f"{loss.label} is not below CE's post-hoc curve."
-        claims[loss.label] = Claim(text, NOT_COMPARABLE, _outside(loss, curve))
+        text = f"{loss.label} is not below {base.label}'s post-hoc curve."
+        claims[loss.label] = Claim(text, NOT_COMPARABLE, _outside(loss, curve, option_of(base)[0]))
     for (label, one), p in zip(known.items(), p_values, strict=True):
         decided = outcome(one, p)
         numbers = f'Of mean IoU above the curve: {interval_text(one)}, {seeds_text(one)}'
@@ -138,18 +140,21 @@ def _above_curve(loss: Loss, curves: dict[int | None, Points]) -> Estimate | Non
     return estimate(np.array(above)) if above else None
 
 
-def _outside(loss: Loss, curve: Curve) -> str:
+def _outside(loss: Loss, curve: Curve, option: str) -> str:
     accuracy, iou = loss.metric('mAcc').mean, loss.metric('mIoU').mean
-    is_above = accuracy > curve[0.0]['mAcc'].mean
-    end = (max if is_above else min)(curve, key=lambda tau: curve[tau]['mAcc'].mean)
+    accuracies = {value: means['mAcc'].mean for value, means in curve.items()}
+    is_above = accuracy > next(iter(accuracies.values()))
+    end = (max if is_above else min)(curve, key=lambda value: accuracies[value])
     return (
         f'Its mAcc of {accuracy:.2f} is {"above" if is_above else "below"} the curve of a seed, or '
-        f'no seed has both. The curve ends at mAcc {curve[end]["mAcc"].mean:.2f} with mIoU '
-        f'{curve[end]["mIoU"].mean:.2f} (tau = {end:g}); {loss.label} has mIoU {iou:.2f}.'
+        f'no seed has both. The curve ends at mAcc {accuracies[end]:.2f} with mIoU '
+        f'{curve[end]["mIoU"].mean:.2f} ({option} = {end:g}); {loss.label} has mIoU {iou:.2f}.'
     )
 
 
-def _answer(wins: dict[str, Claim], beats: dict[str, Claim], curve: Curve | None) -> Verdict:
+def _answer(
+    wins: dict[str, Claim], beats: dict[str, Claim], base: Loss, curve: Curve | None
+) -> Verdict:
     rule = (
         'A loss wins when it is above RecallLoss and above inverse frequency in mean IoU and in '
         f'mean accuracy, and its overall accuracy is at most {MAX_OVERALL_LOSS:g} points below '
@@ -164,16 +169,17 @@ def _answer(wins: dict[str, Claim], beats: dict[str, Claim], curve: Curve | None
         verdict = 'No loss here does'
     if curve is None:
         return Verdict(verdict, (rule, 'CE was not tested with post-hoc logit adjustment.'))
-    return Verdict(verdict, (rule, *_against_curve(beats, curve).sentences))
+    return Verdict(verdict, (rule, *_against_curve(beats, base, curve).sentences))
 
 
-def _against_curve(beats: dict[str, Claim], curve: Curve | None) -> Verdict:
-    taus = ', '.join(f'{tau:g}' for tau in curve or ())
+def _against_curve(beats: dict[str, Claim], base: Loss, curve: Curve | None) -> Verdict:
+    values = ', '.join(f'{value:g}' for value in curve or ())
+    label, option = base.label, option_of(base)[0]
     above, outside = _labels(beats, SUPPORTED), _labels(beats, NOT_COMPARABLE)
     sentences = (
-        f"CE's post-hoc curve is the line through CE's points at tau = {taus}; a loss is not below "
-        'it when its mean IoU is above the highest of the line at the same mean accuracy, or of '
-        'the whole line if none of it has as much mean accuracy.',
+        f"{label}'s post-hoc curve is the line through {label}'s points at {option} = {values}; a "
+        'loss is not below it when its mean IoU is above the highest of the line at the same mean '
+        'accuracy, or of the whole line if none of it has as much mean accuracy.',
         f'Not below the curve: {", ".join(above) or "none is shown to be"}.'
         + (f' Outside its range of mean accuracy: {", ".join(outside)}.' if outside else ''),
     )

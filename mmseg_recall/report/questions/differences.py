@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import numpy as np
 
 from ..bases import PREFIX, base_of
@@ -15,6 +17,8 @@ METRICS = ('mAcc', 'mIoU', 'aAcc')
 SHOT_METRICS = {'top1': 'accuracy', 'few': 'few-shot accuracy'}
 MAX_LOSSES = 8
 MAX_CLASSES = 30
+LINE = 68
+"""Letters of titles that stand side by side."""
 
 
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
@@ -69,10 +73,11 @@ def class_differences(comparison: Comparison, base: Loss, others: list[Loss]) ->
         return None
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = subplots(
-        rows, columns, 7.2, rows * (0.17 * len(classes) + 0.9), sharex=True, sharey=True
-    )
-    for axis, loss in zip(axes.flat, shown, strict=False):
+    titles = [fill(loss.label, LINE // columns) for loss in shown]
+    lines = max(title.count('\n') for title in titles)
+    height = rows * (0.17 * len(classes) + 0.9 + 0.15 * lines)
+    figure, axes = subplots(rows, columns, 7.2, height, sharex=True, sharey=True)
+    for axis, loss, title in zip(axes.flat, shown, titles, strict=False):
         found = [comparison.difference(loss, base, ('IoU', c)) for c in classes]
         means = np.array([one.mean for one in found])
         ends = np.array([one.interval() for one in found])
@@ -90,10 +95,12 @@ def class_differences(comparison: Comparison, base: Loss, others: list[Loss]) ->
         axis.axvline(0, color=INK, linewidth=0.8)
         # Two seeds may have intervals of any length: what is drawn are 60 points.
         axis.set_xlim(-60, 60)
-        axis.set_title(loss.label[:32], loc='left')
+        axis.set_title(title, loc='left')
         axis.set_yticks(range(len(classes)), [comparison.classes[c] for c in classes])
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
+    for axis in axes.flat[len(shown) - columns : len(shown)]:
+        axis.tick_params(labelbottom=True)
     figure.supxlabel('IoU above CE (points)', fontsize=9)
     best = shown[0]
     first = interval_text(comparison.difference(best, base, ('IoU', classes[0])), 1)

@@ -10,14 +10,15 @@ from ...diagnosis.trained import LEAST_FOUND, found_classes, has_learnt, rule_of
 from ...statistics import CONTRADICTED, NOT_SETTLED, SUPPORTED, Estimate
 from ..bases import PREFIX, to_paste
 from ..blocks import INTERVALS, OVERALL, Cell, Section, Table, Verdict, estimated, shown
-from ..figures import COLOURS, INK, Plot, bars, legend, plot, span, styles, subplots
+from ..figures import INK, Plot, bars, legend, plot, span, styles, subplots
 from ..judge import Difference, evidence, interval_text, judge, maybe_best
-from ..summary import BASELINE, Comparison, Loss, Metric, ranks
+from ..summary import Comparison, Loss, Metric, ranks
 from .post_hoc import (
-    CURVE_LABEL,
     FreeOption,
+    curve_label,
     free_option,
     offsets,
+    option_of,
     points_of,
     post_hoc_curve,
     untested,
@@ -193,25 +194,28 @@ def accuracy_against_iou(comparison: Comparison) -> Plot:
     curve_in_words = ''
     accuracies: tuple[float, ...] = ()
     ious: tuple[float, ...] = ()
-    if curve is not None:
+    base = comparison.baseline
+    if curve is not None and base is not None:
+        label, option = curve_label(base), option_of(base)[0]
         accuracies, ious = zip(*points_of(curve), strict=True)
         # With errorbar, as the losses: a line alone would come first in the legend.
         axis.errorbar(
             ious,
             accuracies,
-            color=COLOURS[BASELINE],
+            color=look[base.label]['color'],
             linewidth=1.2,
             marker='.',
             markersize=5,
-            label=CURVE_LABEL,
+            label=label,
         )
-        taus = ', '.join(f'{tau:g}' for tau in curve)
-        caption += f' The line: the models of CE with logits adjusted post hoc, tau = {taus}.'
+        values = ', '.join(f'{value:g}' for value in curve)
+        how = 'logits adjusted post hoc' if option == 'tau' else 'other thresholds'
+        caption += f' The line: the models of {base.label} with {how}, {option} = {values}.'
         ends = ' to '.join(
             f'{iou:.1f} and {accuracy:.1f}'
             for accuracy, iou in (points_of(curve)[i] for i in (0, -1))
         )
-        curve_in_words = f' {CURVE_LABEL}: a line from {ends}.'
+        curve_in_words = f' {label}: a line from {ends}.'
     axis.set(xlim=span([x for x, _ in found], ious), ylim=span([y for _, y in found], accuracies))
     axis.set_xlabel('mean IoU (%)')
     axis.set_ylabel('mean accuracy (%)')
@@ -232,17 +236,24 @@ def accuracy_against_iou(comparison: Comparison) -> Plot:
 def gain_against_frequency(comparison: Comparison) -> Plot | None:
     """What each loss gains over the baseline on each class, by the class's share of pixels."""
     base, share = comparison.baseline, comparison.share
-    others = [loss for loss in comparison.losses if loss is not base]
-    if base is None or share is None or not others:
+    others = [
+        loss for loss in comparison.losses if loss is not base and loss.class_means('IoU').size
+    ]
+    if base is None or share is None or not others or not base.class_means('IoU').size:
         return None
     look = styles(comparison)
     figure, axes = subplots(1, 2, 7.2, 2.9 + 0.07 * len(others))
     for axis, metric, title in zip(axes.flat, ('Acc', 'IoU'), ('accuracy', 'IoU'), strict=True):
+        seen: list[Estimate] = []
         for loss in others:
-            axis.plot(
+            found = [comparison.difference(loss, base, (metric, c)) for c in range(len(share))]
+            seen += found
+            axis.errorbar(
                 share,
-                loss.class_means(metric) - base.class_means(metric),
+                [gain.mean for gain in found],
+                yerr=bars(found),
                 linestyle='none',
+                elinewidth=0.6,
                 markersize=7 if loss.label == 'Recall' else 4.5,
                 alpha=1 if loss.label == 'Recall' else 0.65,
                 zorder=3 if loss.label == 'Recall' else 2,
@@ -250,6 +261,7 @@ def gain_against_frequency(comparison: Comparison) -> Plot | None:
                 **look[loss.label],
             )
         axis.axhline(0, color=INK, linewidth=0.8)
+        axis.set_ylim(span(seen))
         axis.set_xscale('log')
         axis.xaxis.set_major_formatter('{x:g}')
         axis.set_xlabel(f'share of {comparison.share_of} pixels (%, log)')
@@ -264,7 +276,8 @@ def gain_against_frequency(comparison: Comparison) -> Plot | None:
         figure,
         comparison,
         'gain',
-        'Gain over cross-entropy on each class, against how frequent the class is.',
+        'Gain over cross-entropy on each class, against how frequent the class is; bars: intervals '
+        f'of 95%, cut where they are far longer than the gains. {comparison.basis}',
         f'Two scatter plots of gain against class share. Gain in accuracy on the rarest class, '
         f'{comparison.classes[rarest]}: {gains} points.',
     )

@@ -18,10 +18,8 @@ from ..summary import Comparison, Loss
 
 ORDER = 20
 METRICS = ('mAcc', 'mIoU', 'aAcc')
-CURVE_LABEL = 'CE, logits adjusted'
-
 Curve = dict[float, dict[str, Estimate]]
-"""mAcc, mIoU and aAcc by tau, which rises from 0."""
+"""mAcc, mIoU and aAcc by tau, which rises from 0, or by threshold, which falls: both find more."""
 Points = list[tuple[float, float]]
 
 
@@ -68,14 +66,13 @@ def free_option(comparison: Comparison) -> FreeOption | None:
     base = comparison.baseline
     if base is None:
         return None
-    as_is, prefix = (0.0, 'tau=') if base.one_channel is None else (base.one_channel, 'threshold=')
-    tested = [run for run in base.runs if _grid(run, prefix)]
-    grid = set.intersection(*(_grid(run, prefix) for run in tested)) - {as_is} if tested else set()
-    if not grid:
+    option, as_is = option_of(base)
+    tested, grid = _tested(base)
+    if not grid - {as_is}:
         return None
 
     def values(run: Run, value: float) -> dict[str, float]:
-        place = '' if value == as_is else f'{prefix}{value:g}/'
+        place = _place(value, option, as_is)
         return {name: run.metrics[f'{place}{name}'] for name in ('mAcc', 'mIoU')}
 
     means = {
@@ -86,10 +83,10 @@ def free_option(comparison: Comparison) -> FreeOption | None:
     best = {run.seed: values(run, value) for run in tested}
     found = float(np.mean([one['mAcc'] for one in best.values()]))
     number = max(len(comparison.classes), 1)
-    what = 'logits adjusted with tau' if prefix == 'tau=' else 'a threshold'
-    option = 'logit_adjustment.tau' if prefix == 'tau=' else 'model.decode_head.threshold'
+    what = 'logits adjusted with tau' if option == 'tau' else 'a threshold'
+    key = 'logit_adjustment.tau' if option == 'tau' else 'model.decode_head.threshold'
     if value == as_is:
-        tried = ', '.join(f'{value:g}' for value in sorted(grid))
+        tried = ', '.join(f'{value:g}' for value in sorted(grid - {as_is}))
         sentence = (
             f'Free, without training: {what} of {tried} gains cross-entropy no mean IoU here.'
         )
@@ -102,7 +99,7 @@ def free_option(comparison: Comparison) -> FreeOption | None:
         ]
         sentence = (
             f'Free, without training: cross-entropy with {what} = {value:g}, mean accuracy '
-            f'{gains[0]}, mIoU {gains[1]}; tools/test.py with --cfg-options {option}={value:g}.'
+            f'{gains[0]}, mIoU {gains[1]}; tools/test.py with --cfg-options {key}={value:g}.'
             f'{end} It was chosen on the images that it is scored on: choose it on others.'
         )
     return FreeOption(sentence, best, found > 200 / number)
@@ -136,46 +133,66 @@ def untested(base: Loss) -> str:
     )
 
 
+def option_of(base: Loss) -> tuple[str, float]:
+    """What is changed without training, tau or the threshold, and its value in the models as is."""
+    return ('tau', 0.0) if base.one_channel is None else ('threshold', base.one_channel)
+
+
+def curve_label(base: Loss) -> str:
+    """What the curve is of, for a legend."""
+    what = 'logits adjusted' if option_of(base)[0] == 'tau' else 'other thresholds'
+    return f'{base.label}, {what}'
+
+
+def _tested(base: Loss) -> tuple[list[Run], set[float]]:
+    """The runs that were tested with other values, and the values that all of them have."""
+    prefix = f'{option_of(base)[0]}='
+    tested = [run for run in base.runs if _grid(run, prefix)]
+    return tested, set.intersection(*(_grid(run, prefix) for run in tested)) if tested else set()
+
+
 def _grid(run: Run, prefix: str) -> set[float]:
     names = (re.fullmatch(f'{prefix}(.+)/mIoU', name) for name in run.metrics)
     return {float(match[1]) for match in names if match}
 
 
 def post_hoc_curve(comparison: Comparison) -> Curve | None:
-    """The baseline's curve; None where its runs were not tested with any tau.
+    """The baseline's curve; None where its runs were not tested with another tau or threshold.
 
-    All points are means over the same runs: those that were tested with a tau, at the values that
-    all of them have.
+    All points are means over the same runs: those that were tested so, at the values that all of
+    them have.
     """
     base = comparison.baseline
-    tested = [run for run in base.runs if _grid(run, 'tau=')] if base is not None else []
-    taus = set.intersection(*(_grid(run, 'tau=') for run in tested)) if tested else set()
-    if not taus:
+    tested, grid = _tested(base) if base is not None else ([], set())
+    if base is None or not grid:
         return None
+    option, as_is = option_of(base)
     loss = Loss(base.label, tuple(tested))
-    curve = {0.0: {name: loss.metric(name) for name in METRICS}}
-    for tau in sorted(taus - {0.0}):
-        curve[tau] = {name: loss.metric(f'tau={tau:g}/{name}') for name in METRICS}
-    return curve
+    return {
+        value: {name: loss.metric(f'{_place(value, option, as_is)}{name}') for name in METRICS}
+        for value in sorted({as_is, *grid}, reverse=option == 'threshold')
+    }
+
+
+def _place(value: float, option: str, as_is: float) -> str:
+    """What stands before the name of a metric."""
+    return '' if value == as_is else f'{option}={value:g}/'
 
 
 def curves_by_seed(comparison: Comparison) -> dict[int | None, Points]:
-    """(mAcc, mIoU) of each tau, from 0, of each of the baseline's runs that was tested so."""
+    """(mAcc, mIoU) of each point of the curve of each of the baseline's runs that has one."""
     curve, base = post_hoc_curve(comparison), comparison.baseline
     if curve is None or base is None:
         return {}
+    places = [_place(value, *option_of(base)) for value in curve]
     return {
-        run.seed: [
-            (run.metrics[f'{prefix}mAcc'], run.metrics[f'{prefix}mIoU'])
-            for prefix in ('' if tau == 0 else f'tau={tau:g}/' for tau in curve)
-        ]
-        for run in base.runs
-        if _grid(run, 'tau=')
+        run.seed: [(run.metrics[f'{place}mAcc'], run.metrics[f'{place}mIoU']) for place in places]
+        for run in _tested(base)[0]
     }
 
 
 def points_of(curve: Curve) -> Points:
-    """(mAcc, mIoU) of each tau."""
+    """(mAcc, mIoU) of each."""
     return [(values['mAcc'].mean, values['mIoU'].mean) for values in curve.values()]
 
 
@@ -201,19 +218,27 @@ def upper_envelope(points: Sequence[tuple[float, float]], x: float) -> float | N
 
 
 def post_hoc_table(comparison: Comparison) -> Table | None:
-    """A row a tau; None without a curve."""
-    curve = post_hoc_curve(comparison)
-    if curve is None:
+    """A row a tau, or a threshold; None without a curve."""
+    curve, base = post_hoc_curve(comparison), comparison.baseline
+    if curve is None or base is None:
         return None
+    option, as_is = option_of(base)
     rows = tuple(
         (Cell(f'{tau:g}', tau), *(estimated(values[name]) for name in METRICS))
         for tau, values in curve.items()
     )
-    seeds = curve[0.0]['mIoU'].seeds
-    note = (
-        'Per cent. The trained models of CE, tested with tau log prior subtracted from their '
-        'logits; the prior is the share of each class in the training pixels, and tau = 0 is CE '
-        f'as it is. {INTERVALS[:-1]}, over seeds ({seeds}).'
+    seeds = curve[as_is]['mIoU'].seeds
+    what = (
+        f'tau log prior subtracted from their logits; the prior is the share of each class in the '
+        f'training pixels, and tau = 0 is {base.label} as it is'
+        if option == 'tau'
+        else f'another threshold of the probability of the second class; {as_is:g} is {base.label} '
+        'as it is'
     )
-    columns = ('tau', *(OVERALL[name] for name in METRICS))
-    return Table('Post-hoc logit adjustment of CE', note, columns, rows)
+    note = (
+        f'Per cent. The trained models of {base.label}, tested with {what}. {INTERVALS[:-1]}, over '
+        f'seeds ({seeds}).'
+    )
+    title = 'Post-hoc logit adjustment of' if option == 'tau' else 'Other thresholds of'
+    columns = (option, *(OVERALL[name] for name in METRICS))
+    return Table(f'{title} {base.label}', note, columns, rows)
