@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -14,9 +14,8 @@ from mmseg.registry import DATASETS
 
 from ..config import Component, datasets, type_name
 from ..files import write_atomically
-from .labels import count_classes, items, leaf_datasets
-
-EVALUATION_WORDS = {'val', 'valid', 'validation', 'test', 'testing'}
+from .labels import count_classes, distinct_items
+from .splits import pictures, shared
 
 
 def class_statistics(config: Config, allow_evaluation_files: bool = False) -> dict:
@@ -25,11 +24,11 @@ def class_statistics(config: Config, allow_evaluation_files: bool = False) -> di
     Labels are loaded by the dataset's own pipeline, up to what changes ids: as they are trained,
     but for crops and the like.
     Statistics of the validation or test split would leak the labels that the model is judged on,
-    so a training dataset that reads such files is refused.
+    so a training dataset that shows such images, by their pixels, is refused.
 
     Args:
         config: An mmseg config with ``train_dataloader``.
-        allow_evaluation_files: Count all the same where training uses evaluation files on purpose
+        allow_evaluation_files: Count all the same where training uses evaluation images on purpose
             (a final model trained on train and val, say).
 
     Returns:
@@ -40,14 +39,14 @@ def class_statistics(config: Config, allow_evaluation_files: bool = False) -> di
     Raises:
         FileNotFoundError: A label is missing.
         ValueError: The training dataset cannot be built, a label is damaged or has unknown ids, or
-            the training dataset reads evaluation files.
+            the training dataset shows evaluation images.
 
     Source: the counts N_c of Eq. 2 of "Striking the Right Balance: Recall Loss for Semantic
     Segmentation".
     """
     dataset = build_dataset(config, 'train_dataloader')
     if not allow_evaluation_files:
-        _refuse_evaluation_files(config, dataset)
+        _refuse_evaluation_images(config, dataset)
     count = count_classes(dataset, 'Counting pixels')
     return dict(
         classes=count.classes,
@@ -117,49 +116,23 @@ def write_class_statistics(
     return Path(out)
 
 
-def _refuse_evaluation_files(config: Config, dataset: Any) -> None:
-    cure = 'Correct train_dataloader, or pass --allow-evaluation-files if this is what you train on'
-    files = {os.path.realpath(path) for path in _label_files(dataset)}
+def _refuse_evaluation_images(config: Config, dataset: Any) -> None:
+    train = None
     for loader in ('val_dataloader', 'test_dataloader'):
         if not config.get(loader):
             continue
         try:
-            evaluation = build_dataset(config, loader)
+            evaluated, _ = distinct_items(build_dataset(config, loader))
         except (FileNotFoundError, ValueError) as error:
             warnings.warn(
                 f'Not compared with {loader}, which cannot be read: {error}', stacklevel=1
             )
             continue
-        shared = files.intersection(os.path.realpath(path) for path in _label_files(evaluation))
-        if shared:
+        train = train or pictures(distinct_items(dataset)[0], 'Comparing images')
+        equal = shared(train, pictures(evaluated, f'Comparing {loader}'))
+        if equal:
             raise ValueError(
-                f'{len(shared)} of the {len(files)} training labels are also read by {loader}, '
-                f'such as {min(shared)}. {cure}.'
+                f'{len(equal)} of the images of {loader} are training images, such as '
+                f'{equal[0][0]}, which is {equal[0][1]}. Correct train_dataloader, or pass '
+                '--allow-evaluation-files if this is what you train on.'
             )
-    for name in _split_names(dataset):
-        words = EVALUATION_WORDS.intersection(word.lower() for word in name.parts)
-        if words:
-            raise ValueError(
-                f'The training dataset reads {name}, by its name the {min(words)} split. {cure}.'
-            )
-
-
-def _label_files(dataset: Any) -> list[str]:
-    paths = (item.paths for leaf in leaf_datasets(dataset) for item in items(leaf))
-    return [found['seg_map_path'] for found in paths if 'seg_map_path' in found]
-
-
-def _split_names(dataset: Any) -> set[PurePath]:
-    names = set()
-    for leaf in leaf_datasets(dataset):
-        # The end of the label folder's path, and what is below it: further up, a folder called
-        # "test" says nothing about the split.
-        prefix = (getattr(leaf, 'data_prefix', None) or {}).get('seg_map_path')
-        if getattr(leaf, 'ann_file', None):
-            # Of an absolute path, too, only the end is the data set's own.
-            names.add(PurePath(*PurePath(leaf.ann_file).with_suffix('').parts[-2:]))
-        for path in _label_files(leaf):
-            folder = PurePath(prefix or os.path.dirname(path))
-            below = PurePath(os.path.relpath(path, folder)).parent
-            names.add(PurePath(*folder.parts[-2:], below))
-    return names

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
 from mmengine.config import Config
 
 from ..config import argument, heads, type_name
 from ..datasets.labels import ClassCount, Item, ignore_index, parts_of, read_ids
 from ..datasets.parallel import parallel_map
+from ..datasets.splits import Picture, shared
 
 LIKENESS = 0.9
 """Correlation of two thumbnails from which they are taken for frames of one scene."""
@@ -129,35 +126,9 @@ def of_transforms(items: list[Item], before: set[int], crops: set[int]) -> list[
     ]
 
 
-class Picture(NamedTuple):
-    """What tells an image from others."""
-
-    path: str
-    pixels: str
-    thumbnail: np.ndarray
-
-
-def pictures(items: Iterable[Item], description: str) -> list[Picture]:
-    """Digest and thumbnail of each image that OpenCV can read."""
-    paths = list(dict.fromkeys(item.paths.get('img_path', '') for item in items))
-    seen = parallel_map(_picture, [path for path in paths if path], description, threads=True)
-    return [picture for picture in seen if picture is not None]
-
-
-def _picture(path: str) -> Picture | None:
-    image = cv2.imread(path, cv2.IMREAD_COLOR) if os.path.isfile(path) else None
-    if image is None:
-        return None
-    small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
-    spread = small.std() or 1.0
-    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    return Picture(path, digest, (small - small.mean()) / spread)
-
-
 def of_splits(train: list[Picture], test: list[Picture], loader: str) -> list[Fault]:
     """Images of an evaluation split that training shows, or the frame beside them."""
-    known = {picture.pixels: picture.path for picture in train}
-    equal = [(picture.path, known[picture.pixels]) for picture in test if picture.pixels in known]
+    equal = shared(train, test)
     if equal:
         return [
             Fault(
@@ -177,7 +148,7 @@ def of_splits(train: list[Picture], test: list[Picture], loader: str) -> list[Fa
         if scene not in scenes or len(scenes[scene]) < 2:
             continue
         nearest = min(scenes[scene], key=lambda frame: abs(frame[0] - number))[1]
-        if float(nearest.thumbnail @ picture.thumbnail) / picture.thumbnail.size > LIKENESS:
+        if _likeness(nearest, picture) > LIKENESS:
             alike[scene] += 1
     total = sum(alike.values())
     if total < 0.5 * len(test):
@@ -190,6 +161,12 @@ def of_splits(train: list[Picture], test: list[Picture], loader: str) -> list[Fa
             'score on scenes that training never shows; these scores are of scenes seen before',
         )
     ]
+
+
+def _likeness(one: Picture, other: Picture) -> float:
+    if one.thumbnail is None or other.thumbnail is None:
+        return 0.0
+    return float((one.thumbnail * other.thumbnail).mean())
 
 
 def _scene(path: str) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from ..datasets.labels import (
     leaf_datasets,
     tally,
 )
+from ..datasets.splits import pictures
 from . import faults as F
 from .advice import RARE, Regime, is_balanced, nearest_regime, worth_trying
 from .checkpoint import Offsets, judge_checkpoint
@@ -191,6 +192,6 @@ def _of_evaluation(cfg: Config, items: list[Any], where: str) -> list[F.Fault]:
             continue
         _, errors = F.read_all(evaluated, f'Reading labels of {loader}')
         found += F.of_files(errors)
-        train = train or F.pictures(items, 'Comparing images')
-        found += F.of_splits(train, F.pictures(evaluated, f'Comparing {loader}'), loader)
+        train = train or pictures(items, 'Comparing images')
+        found += F.of_splits(train, pictures(evaluated, f'Comparing {loader}'), loader)
     return found

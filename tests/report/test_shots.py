@@ -124,6 +124,35 @@ def test_the_page_says_where_sdn_recall_does_not_win(tmp_path: Path) -> None:
         assert verdict.verdict in (tmp_path / 'out' / name).read_text()
 
 
+def idle(one: dict[str, Any]) -> dict[str, Any]:
+    """A record of a classifier that names one class, whatever it sees."""
+    label = np.array(one['areas']['label'])
+    hit = np.where(np.arange(len(label)) == 0, label, 0)
+    areas = dict(intersect=hit, predicted=hit * len(label), label=label)
+    shots = shot_accuracies(Areas(hit, label, label), shot_of(COUNTS))
+    metrics = {name: 100 * float(value) for name, value in shots.items()}
+    return one | {
+        'areas': {name: area.tolist() for name, area in areas.items()},
+        'metrics': one['metrics'] | metrics | {'top1': 100 * hit.sum() / label.sum()},
+    }
+
+
+@pytest.mark.parametrize('every', [True, False])
+def test_classifiers_that_learnt_nothing_are_not_compared(tmp_path: Path, every: bool) -> None:
+    for method in METHODS:
+        for seed in (0, 1, 2):
+            one = record(method, seed)
+            if every or (method, seed) == ('CE', 0):
+                one = idle(one)
+            write_record(tmp_path / f'{one["name"]}.json', one)
+    (found,) = compare(load_runs([tmp_path])[0])
+    verdict = shot_verdict(found)
+    text = ' '.join(verdict.sentences)
+    assert (verdict.verdict == 'Nothing was learnt') == every
+    assert ('at most 1 of 5' in text) == every
+    assert ('Finds a class or two only, and is in the means: CE with seed 0.' in text) != every
+
+
 def test_missing_methods_test_nothing(tmp_path: Path) -> None:
     one = comparison(tmp_path, methods=('CE', 'SDN (CE)'), seeds=(0,))
     outcomes = [claim.outcome for claim in claims_of(answer(one, []))]

@@ -13,6 +13,7 @@ from ...evaluation.shots import FEW, MANY, SHOTS, shot_of
 from ...statistics import NOT_SETTLED, SUPPORTED
 from ..blocks import INTERVALS, NOTHING, Cell, Section, Table, Verdict, estimated, number
 from ..judge import Difference, interval_text, judge
+from ..learnt import idle_runs, nothing_learnt
 from ..summary import BASELINE, Comparison, Loss, ranks
 
 ORDER = 10
@@ -140,6 +141,9 @@ def _beside_ours(comparison: Comparison, table: dict) -> Table:
 
 def shot_verdict(comparison: Comparison) -> Verdict:
     """Whether SDN (Recall) has the highest accuracy here, and by how much it is ahead or behind."""
+    nothing = nothing_learnt(comparison)
+    if nothing is not None:
+        return nothing
     ours = method(comparison, 'SDN (Recall)')
     others = [loss for loss in comparison.losses if loss is not ours]
     if ours is None or not others:
@@ -163,4 +167,4 @@ def shot_verdict(comparison: Comparison) -> Verdict:
         verdict = 'Not settled by these runs'
     else:
         verdict = 'No, neither in overall nor in few-shot accuracy'
-    return Verdict(verdict, (*sentences, comparison.basis))
+    return Verdict(verdict, (*idle_runs(comparison), *sentences, comparison.basis))

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...diagnosis.trained import LEAST_FOUND, found_classes, has_learnt, rule_of_thumb
+from ...diagnosis.trained import rule_of_thumb
 from ...statistics import CONTRADICTED, NOT_SETTLED, SUPPORTED, Estimate
 from ..bases import PREFIX, to_paste
 from ..blocks import INTERVALS, OVERALL, Cell, Section, Table, Verdict, estimated, shown
 from ..figures import INK, Plot, bars, legend, plot, span, styles, subplots
 from ..judge import Difference, evidence, interval_text, judge, maybe_best
+from ..learnt import idle_runs, nothing_learnt
 from ..summary import Comparison, Loss, Metric, ranks
 from .post_hoc import (
     FreeOption,
@@ -39,18 +40,10 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
 def diagnose(comparison: Comparison) -> Verdict:
     """What a user can have: whether anything was learnt, what is free, and then the losses."""
     baseline, free = comparison.baseline, free_option(comparison)
-    idle = [run for run in comparison.runs if not has_learnt(run.accuracy)]
-    if len(idle) == len(comparison.runs) and not (free and free.finds_more):
-        most = max(found_classes(run.accuracy) for run in idle)
-        reason = (
-            f'No model here finds more than {LEAST_FOUND:g}% of more than a class or two (at most '
-            f'{most} of {len(comparison.classes)}), so these runs say nothing of losses. Look at '
-            'the labels and the order of the classes first; then train longer, from pretrained '
-            'weights or with another learning rate.'
-        )
-        return Verdict('Nothing was learnt', (reason,))
-    named = ', '.join(f'{run.loss} with seed {run.seed}' for run in idle)
-    warned = (f'Finds a class or two only, and is in the means: {named}.',) if idle else ()
+    nothing = nothing_learnt(comparison)
+    if nothing is not None and not (free and free.finds_more):
+        return nothing
+    warned = idle_runs(comparison)
     if baseline is None:
         reason = 'There is no run with plain cross-entropy (CE) here; the rule of thumb needs one.'
         return Verdict('Unknown: no baseline', (reason, *warned))
