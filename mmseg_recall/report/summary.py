@@ -276,11 +276,6 @@ def compare(runs: list[Run], groups: Mapping[str, str] | None = None) -> list[Co
     ]
 
 
-def _baseline_first(label: str) -> tuple[int, str]:
-    place = BASELINES.index(label) if label in BASELINES else len(BASELINES)
-    return place, label.lower()
-
-
 def _told_apart(
     comparisons: list[Comparison], words: Callable[[list[Comparison]], list[str]]
 ) -> list[Comparison]:

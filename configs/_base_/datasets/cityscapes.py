@@ -1,3 +1,4 @@
+_base_ = '../dataloaders.py'
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 class_counts = 'data/cityscapes/class_counts.json'
@@ -31,8 +32,6 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=6,
     num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -41,10 +40,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
     num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -53,5 +49,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

@@ -1,3 +1,4 @@
+_base_ = '../dataloaders.py'
 dataset_type = 'VirtualKitti2Dataset'
 data_root = 'data/virtual-kitti'
 class_counts = 'data/virtual-kitti/class_counts.json'
@@ -21,38 +22,9 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=6,
     num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'),
-        pipeline=test_pipeline,
-    ),
+    num_workers=4, dataset=dict(type=dataset_type, data_root=data_root, pipeline=test_pipeline)
 )
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/test', seg_map_path='annotations/test'),
-        pipeline=test_pipeline,
-    ),
-)
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
+test_dataloader = val_dataloader  # but for the folders

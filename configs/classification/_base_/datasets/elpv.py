@@ -38,18 +38,9 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
+    val_dataloader,
     batch_size=200,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='test.npz',
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(val_dataloader['dataset'], ann_file='test.npz'),
 )
 val_evaluator = dict(type='ShotAccuracy', class_counts=class_counts)
 test_evaluator = val_evaluator

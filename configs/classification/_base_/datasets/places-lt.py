@@ -1,59 +1,15 @@
+_base_ = 'inaturalist2018.py'
 dataset_type = 'PlacesLTDataset'
 data_root = 'data/places-lt'
 class_counts = 'data/places-lt/class_counts.json'
-train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='Places_LT_train.txt',
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, ann_file='Places_LT_train.txt')
 )
 val_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='Places_LT_val.txt',
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, ann_file='Places_LT_val.txt')
 )
 test_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='Places_LT_test.txt',
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, ann_file='Places_LT_test.txt')
 )
-val_evaluator = dict(type='ShotAccuracy', class_counts=class_counts)
+val_evaluator = dict(class_counts=class_counts)
 test_evaluator = val_evaluator

@@ -1,4 +1,4 @@
-# For what is not trained.
+# For what is not trained, and what the other schedules share.
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(
