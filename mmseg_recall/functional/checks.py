@@ -22,6 +22,16 @@ def widest(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def check_resizable(logits: Tensor, target: Tensor) -> None:
+    """:func:`check_shapes` of logits (N, C, h, w) that are to be resized to a target (N, H, W)."""
+    if logits.dim() != 4 or target.dim() != 3:
+        raise ValueError(
+            'logits must be (N, C, h, w) and target (N, H, W), got '
+            f'{tuple(logits.shape)} and {tuple(target.shape)}'
+        )
+    check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
+
+
 def as_class_logits(
     logits: Tensor, target: Tensor, use_sigmoid: bool = False
 ) -> tuple[Tensor, Tensor]:

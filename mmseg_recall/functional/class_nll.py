@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_pixel_weight, check_shapes
+from .checks import check_pixel_weight, check_resizable, check_shapes
 from .counts import ClassCounts
 from .engines import pick_engine
 
@@ -122,12 +122,7 @@ def resized_class_nll_sums(
         >>> counts.true_positives
         tensor([64,  0])
     """
-    if logits.dim() != 4 or target.dim() != 3:
-        raise ValueError(
-            'logits must be (N, C, h, w) and target (N, H, W), got '
-            f'{tuple(logits.shape)} and {tuple(target.shape)}'
-        )
-    check_shapes(logits[:, :, :1, :1].expand(-1, -1, *target.shape[1:]), target)
+    check_resizable(logits, target)
     engine, target = pick_engine(logits, impl), target.long()
     if logits.shape[2:] == target.shape[1:]:
         sums, *counts = engine.class_sums(logits, target, ignore_index, None)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_shapes, valid_pixels, widest
+from .checks import check_resizable, check_shapes, valid_pixels, widest
+from .counts import ClassCounts
 from .engines import pick_engine
-from .engines.plain import class_chunks, softmax_of_valid, with_gradient
+from .engines.plain import class_chunks, resized, softmax_of_valid, with_gradient
 from .ranks import num_ranks, sum_over_ranks
 
 FEW = 2**14
@@ -67,6 +68,54 @@ def lovasz_softmax(
     if exact or num_pixels <= FEW:
         return _by_sorting(logits, target, ignore_index, sync, first, num_pixels)
     return engine.lovasz_softmax(logits, target, ignore_index, sync)
+
+
+def resized_class_nll_sums_and_lovasz(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    align_corners: bool = False,
+    ignore_index: int | None = 255,
+    sync: bool = True,
+) -> tuple[Tensor, Tensor, ClassCounts]:
+    """:func:`resized_class_nll_sums` and :func:`lovasz_softmax` of the same resized logits.
+
+    On CPU the full-resolution logits are never made, where there are enough pixels to be counted.
+
+    Args:
+        logits: (N, C, h, w), any floating type; float16 and bfloat16 compute in float32.
+        target: (N, H, W), integer class ids.
+        align_corners: As in F.interpolate.
+        ignore_index: Id of the pixels that take no part; None for none.
+        sync: As of :func:`lovasz_softmax`.
+
+    Returns:
+        (sums, Lovasz-Softmax, counts), as these functions.
+
+    Raises:
+        ValueError: As :func:`resized_class_nll_sums`.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(1, 2, 1, 1), torch.tensor([[[0, 1]]])
+        >>> resized_class_nll_sums_and_lovasz(logits, target)[1]
+        tensor(0.5000)
+    """
+    check_resizable(logits, target)
+    engine, labels = pick_engine(logits, 'fused'), target.long()
+    first, num_pixels = _place(labels, sync)
+    if num_pixels > FEW and logits.shape[2:] != target.shape[1:]:
+        sums, lovasz, *counts = engine.resized_class_sums_and_lovasz(
+            logits, labels, ignore_index, align_corners, sync
+        )
+    else:
+        full = resized(logits, target, align_corners)
+        sums, *counts = engine.class_sums(full, labels, ignore_index, None)
+        if num_pixels > FEW:
+            lovasz = engine.lovasz_softmax(full, labels, ignore_index, sync)
+        else:
+            lovasz = _by_sorting(full, labels, ignore_index, sync, first, num_pixels)
+    return sums, lovasz, ClassCounts(*counts)
 
 
 def _place(target: Tensor, sync: bool) -> tuple[int, int]:

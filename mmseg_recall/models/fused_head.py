@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..config import component_class, heads, rename
 from ..functional import ClassCounts, resized_class_nll_sums
-from ..losses import ClassWeightedLoss
+from ..functional.lovasz import resized_class_nll_sums_and_lovasz
+from ..losses import ClassWeightedLoss, LovaszSoftmaxLoss
 
 Head: Any = object  # what it is mixed into: its attributes are those of BaseDecodeHead
 
@@ -30,7 +31,8 @@ class FusedTail(Head):
 
     It serves any number of losses of the cross-entropy family: ours with a weight per class
     (:class:`ClassWeightedLoss`), in a head of one channel, too, and mmseg's softmax
-    ``CrossEntropyLoss``. With any other loss, or a pixel sampler, the head does what it did before.
+    ``CrossEntropyLoss``; and one :class:`LovaszSoftmaxLoss` that counts. With any other loss, or a
+    pixel sampler, the head does what it did before.
 
     For every stock head that it fits, ``Fused`` + its name is registered, so that one line turns
     it on: ``decode_head=dict(type='FusedASPPHead')``. For a head of your own:
@@ -41,17 +43,27 @@ class FusedTail(Head):
         """Losses by name, and ``acc_seg`` in per cent, from the head's own output (N, C, h, w)."""
         own = self.loss_decode
         losses: list[Any] = list(own) if isinstance(own, nn.ModuleList) else [own]
-        if not (self._scores_pixels_alike(losses) and all(map(_is_class_weighted, losses))):
+        lovasz = [loss for loss in losses if _is_counted_lovasz(loss)]
+        known = all(loss in lovasz or _is_class_weighted(loss) for loss in losses)
+        if not (known and len(lovasz) <= 1 and self._scores_pixels_alike(losses)):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         target = self._stack_batch_gt(batch_data_samples).squeeze(1)
         if self.out_channels == 1:
             seg_logits = torch.cat([torch.zeros_like(seg_logits), seg_logits], dim=1)
-        sums, counts = resized_class_nll_sums(
-            seg_logits, target, align_corners=self.align_corners, ignore_index=self.ignore_index
-        )
+        options: Any = dict(align_corners=self.align_corners, ignore_index=self.ignore_index)
+        of_lovasz: Any = None
+        if lovasz:
+            options['sync'] = lovasz[0].sync_stats
+            sums, of_lovasz, counts = resized_class_nll_sums_and_lovasz(
+                seg_logits, target, **options
+            )
+        else:
+            sums, counts = resized_class_nll_sums(seg_logits, target, **options)
         results: dict[str, Tensor] = {}
         for loss in losses:
-            value = loss.loss_weight * _loss_from_sums(loss, sums, counts, target.numel())
+            value = loss.loss_weight * (
+                of_lovasz if loss in lovasz else _loss_from_sums(loss, sums, counts, target.numel())
+            )
             name = loss.loss_name
             results[name] = results[name] + value if name in results else value
         results['acc_seg'] = _accuracy(counts)
@@ -65,9 +77,17 @@ class FusedTail(Head):
         return self.sampler is None and self.ignore_index is not None and takes_channels
 
 
+def _is_counted_lovasz(loss: Any) -> bool:
+    return type(loss) is LovaszSoftmaxLoss and not (loss.exact or _has_hooks(loss))
+
+
+def _has_hooks(loss: Any) -> bool:
+    return bool(loss._forward_hooks or loss._forward_pre_hooks)
+
+
 def _is_class_weighted(loss: Any) -> bool:
     """Whether the value of the loss follows from sums and counts per class."""
-    if loss._forward_hooks or loss._forward_pre_hooks:
+    if _has_hooks(loss):
         return False
     if isinstance(loss, ClassWeightedLoss):
         return type(loss).has_class_sums and loss.impl != 'plain'

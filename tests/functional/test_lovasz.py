@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmseg_recall.functional import lovasz, lovasz_softmax
+from mmseg_recall.functional import class_nll_sums, lovasz, lovasz_softmax
+from mmseg_recall.functional.engines import cpu_blocks
 from tests.losses.batches import Batch, batches
 from tests.losses.test_oracle import assume_no_ties
 from tests.oracles import lovasz_softmax as oracle
@@ -152,6 +153,54 @@ def hostile(name: str) -> tuple[Tensor, Tensor]:
 )
 def test_hostile_batches_are_within_the_bound(name: str, impl: str) -> None:
     assert_within_the_bound(*hostile(name), impl=impl)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@pytest.mark.parametrize('sorts', [False, True])
+def test_resized(
+    sorts: bool, dtype: torch.dtype, align_corners: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the functions give of the logits that F.interpolate resizes."""
+    monkeypatch.setattr(lovasz, 'FEW', 10**6 if sorts else 0)
+    monkeypatch.setattr(cpu_blocks, 'TORCH_BLOCK', 5000)  # some tiles
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(2, 5, 19, 24, generator=generator, dtype=torch.double)
+    target = torch.randint(4, (2, 150, 190), generator=generator)
+    target[torch.rand(target.shape, generator=generator) < 0.1] = 255
+    factor = torch.linspace(0, 1e-4, 5)
+
+    def outcome(x: Tensor, resize_first: bool, **options) -> tuple[Tensor, ...]:
+        x = x.detach().requires_grad_()
+        if resize_first:
+            size = target.shape[1:]
+            full = F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
+            value = lovasz_softmax(full, target, **options)
+            sums, counts = class_nll_sums(full, target)
+        else:
+            sums, value, counts = lovasz.resized_class_nll_sums_and_lovasz(
+                x, target, align_corners=align_corners
+            )
+        gradient = torch.autograd.grad(2 * value + (factor.to(sums) * sums).sum(), x)[0]
+        return value.detach(), gradient, sums.detach(), torch.stack(counts)
+
+    got = outcome(logits.to(dtype), False)
+    if dtype == torch.float64:
+        for one, other in zip(got, outcome(logits, True), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+    value, gradient, sums, counts = outcome(logits, True, exact=True)
+    assert abs(got[0] - value) <= 1e-4 * value
+    assert (got[1] - gradient).norm() <= 1e-3 * gradient.norm()
+    torch.testing.assert_close(got[2].double(), sums, rtol=1e-6, atol=0)
+    assert torch.equal(got[3], counts)
+
+
+def test_resized_refuses_labels_that_mean_nothing() -> None:
+    logits, target = torch.zeros(1, 3, 20, 20), torch.full((1, 140, 140), 7)
+    with pytest.raises(ValueError, match='7'):
+        lovasz.resized_class_nll_sums_and_lovasz(logits, target)
+    with pytest.raises(ValueError, match=r'\(N, C, h, w\)'):
+        lovasz.resized_class_nll_sums_and_lovasz(logits[0], target)
 
 
 @pytest.mark.parametrize('exact', [False, True])

@@ -12,7 +12,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_recall.functional import resized_class_nll_sums
+from mmseg_recall.functional import lovasz, resized_class_nll_sums
+from mmseg_recall.functional.lovasz import resized_class_nll_sums_and_lovasz
 from mmseg_recall.losses import RecallLoss
 from mmseg_recall.models import FusedTail, fuse_tails, fused_head
 from tests.functional.interpreter import use_gpu_kernels
@@ -95,11 +96,15 @@ def tiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the calls of the fused tail."""
     calls = []
 
-    def resized(*args, **kwargs):
-        calls.append(1)
-        return resized_class_nll_sums(*args, **kwargs)
+    def counted(function):
+        def resized(*args, **kwargs):
+            calls.append(1)
+            return function(*args, **kwargs)
 
-    monkeypatch.setattr('mmseg_recall.models.fused_head.resized_class_nll_sums', resized)
+        return resized
+
+    for function in (resized_class_nll_sums, resized_class_nll_sums_and_lovasz):
+        monkeypatch.setattr(fused_head, function.__name__, counted(function))
     return calls
 
 
@@ -111,11 +116,29 @@ def test_equals_the_stock_head(name: str, align_corners: bool, tiled: list[int])
 
 
 @pytest.mark.parametrize(
-    'loss', [CE, CE_STOCK, [RECALL, FREQUENCY, CE, CE_STOCK], [RECALL, RECALL]], ids=str
+    'loss',
+    [
+        *(CE, CE_STOCK, [RECALL, FREQUENCY, CE, CE_STOCK], [RECALL, RECALL]),
+        *(LOVASZ, [FREQUENCY, LOVASZ], [dict(LOVASZ, loss_weight=0.3), CE]),
+    ],
+    ids=str,
 )
 def test_losses_of_the_family(loss: dict | list, tiled: list[int]) -> None:
     assert_alike('FCNHead', loss)
     assert len(tiled) == 2  # in float32 and in float64
+
+
+def test_counted_lovasz(tiled: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lovasz, 'FEW', 0)
+    stock, tail = (build(name, [FREQUENCY, LOVASZ]) for name in ('FCNHead', 'FusedFCNHead'))
+    want, want_gradients = losses_and_gradients(stock, torch.float32)
+    got, gradients = losses_and_gradients(tail, torch.float32)
+    assert len(tiled) == 1 and got.keys() == want.keys()
+    for key, value in want.items():
+        torch.testing.assert_close(got[key], value, rtol=1e-4, atol=0)
+    of_weight = want_gradients['conv_seg.weight']
+    difference = gradients['conv_seg.weight'] - of_weight
+    assert difference.norm() <= 1e-3 * of_weight.norm()
 
 
 def test_by_the_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,14 +159,14 @@ def test_same_size_as_the_labels(tiled: list[int]) -> None:
 @pytest.mark.parametrize(
     'options',
     [
-        dict(loss=LOVASZ),
-        dict(loss=[RECALL, LOVASZ]),
+        dict(loss=dict(LOVASZ, exact=True)),
+        dict(loss=[LOVASZ, RECALL, LOVASZ]),
         dict(loss=dict(type='LogitAdjustedLoss', class_counts=[5, 1, 2, 7, 3, 1])),
         dict(loss=dict(RECALL, impl='plain')),
         dict(loss=[CE, dict(type='DiceLoss', loss_name='loss_dice')]),
         dict(loss=CE, sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=50)),
     ],
-    ids=['lovasz', 'lovasz_too', 'logit_adjusted', 'plain', 'dice_too', 'sampler'],
+    ids=['sorted', 'lovasz_twice', 'logit_adjusted', 'plain', 'dice_too', 'sampler'],
 )
 def test_others_take_the_stock_path(options: dict, tiled: list[int]) -> None:
     loss = options.pop('loss')
@@ -151,7 +174,7 @@ def test_others_take_the_stock_path(options: dict, tiled: list[int]) -> None:
     assert not tiled
 
 
-@pytest.mark.parametrize('loss', [RECALL, dict(RECALL, use_sigmoid=True, momentum=0.5)])
+@pytest.mark.parametrize('loss', [RECALL, dict(RECALL, use_sigmoid=True, momentum=0.5), LOVASZ])
 @pytest.mark.parametrize('size', [(50, 61), (9, 10)])
 def test_one_channel(loss: dict, size: tuple[int, int]) -> None:
     """What the stock head gives, but for acc_seg, which that counts as if all were class 0."""
@@ -162,10 +185,11 @@ def test_one_channel(loss: dict, size: tuple[int, int]) -> None:
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
     for head in heads:
         losses = head.train().loss(features, samples, train_cfg=None)
-        losses['loss_recall'].backward()
+        (name,) = (key for key in losses if key.startswith('loss'))
+        losses[name].backward()
         values.append(losses)
         gradients.append(head.conv_seg.weight.grad)
-    torch.testing.assert_close(values[1]['loss_recall'], values[0]['loss_recall'])
+    torch.testing.assert_close(values[1][name], values[0][name])
     torch.testing.assert_close(gradients[1], gradients[0])
     with torch.no_grad():
         logits = nn.functional.interpolate(heads[1](features), size, mode='bilinear')

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..checks import compute_dtype, valid_pixels
 from . import cpu_blocks, cpu_library
 from .cpu_blocks import At, Result, full_precision, in_huge_pages, map_on_threads, map_row_blocks
-from .cpu_lovasz import lovasz_softmax
+from .cpu_lovasz import Count, Slopes, differentiate_lovasz, lovasz_softmax, score_blocks
 from .engine import Engine
 from .operation import Operation, differentiated
 from .plain import PLAIN
@@ -241,11 +241,51 @@ def _differentiate_resized_class_sums(
         _differentiate_block(x, tile.labels(target), ignore_index, factor, None, scratch)
         return tile.downsample(scratch)
 
-    grad = torch.zeros_like(logits, dtype=compute_dtype(logits))
-    # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
-    for tile, part in _map_tiles(differentiate, logits, target.shape, align_corners):
-        grad[tile.n, :, tile.rows.input, tile.columns.input] += part
-    return grad
+    return _add_tiles(differentiate, logits, target.shape, align_corners)
+
+
+def _resized_class_sums_and_lovasz(
+    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool, sync: bool
+) -> tuple[tuple[Tensor, ...], Slopes]:
+    scores: list[Score] = []
+
+    def on_tiles(count: Count) -> list[int]:
+        is_first = not scores
+
+        def score(tile: _Tile, x: Tensor, scratch: Tensor) -> tuple[int, list[Score]]:
+            tile.upsample(logits, out=x)
+            labels = tile.labels(target)
+            unknown = count(x, labels)
+            return unknown, [_score_block(x, labels, ignore_index, None)] if is_first else []
+
+        results = [r for _, r in _map_tiles(score, logits, target.shape, align_corners)]
+        scores.extend(s for _, of_tile in results for s in of_tile)
+        return [unknown for unknown, _ in results]
+
+    lovasz, slopes = score_blocks(on_tiles, logits.shape[1], target, ignore_index, sync)
+    (sums, *counts), _ = _total(scores, logits, target, ignore_index)
+    return (sums, lovasz, *counts), slopes
+
+
+def _differentiate_resized_class_sums_and_lovasz(
+    grads: tuple[Tensor, Tensor],
+    saved: list[Tensor],
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    align_corners: bool,
+    sync: bool,
+) -> Tensor:
+    factor, slopes = grads[0].contiguous(), (saved[0], saved[1], saved[2] * grads[1])
+
+    def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
+        tile.upsample(logits, out=x)
+        labels = tile.labels(target)
+        _differentiate_block(x, labels, ignore_index, factor, None, scratch)
+        differentiate_lovasz(x, labels, ignore_index, slopes, x)
+        return tile.downsample(scratch.add_(x))
+
+    return _add_tiles(differentiate, logits, target.shape, align_corners)
 
 
 def _score_block(
@@ -378,6 +418,20 @@ def _map_tiles(
         return map_on_threads(start, tiles)
 
 
+def _add_tiles(
+    work: Callable[[_Tile, Tensor, Tensor], Tensor],
+    logits: Tensor,
+    size: torch.Size,
+    align_corners: bool,
+) -> Tensor:
+    """The gradient of the logits, from what each tile of a target (N, H, W) gives to it."""
+    grad = torch.zeros_like(logits, dtype=compute_dtype(logits))
+    # Neighbouring tiles share pixels of the low resolution: added up in a fixed order.
+    for tile, part in _map_tiles(work, logits, size, align_corners):
+        grad[tile.n, :, tile.rows.input, tile.columns.input] += part
+    return grad
+
+
 CPU = Engine(
     class_sums=differentiated(Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
     resized_class_sums=differentiated(
@@ -389,4 +443,12 @@ CPU = Engine(
     ),
     seesaw=differentiated(Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
     lovasz_softmax=lovasz_softmax,
+    resized_class_sums_and_lovasz=differentiated(
+        Operation(
+            _resized_class_sums_and_lovasz,
+            _differentiate_resized_class_sums_and_lovasz,
+            PLAIN.resized_class_sums_and_lovasz,
+            differentiable=2,
+        )
+    ),
 )

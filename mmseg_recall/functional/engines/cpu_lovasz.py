@@ -72,7 +72,7 @@ def score_blocks(
     return value.float(), (first, limit, slopes.mul_(world_size))
 
 
-def differentiate_block(
+def differentiate_lovasz(
     x: Tensor, labels: Tensor, ignore_index: int | None, slopes: Slopes, out: Tensor
 ) -> None:
     """Write the gradient of a block, x (n, C, k) and labels (n, k), to ``out``, which may be x."""
@@ -106,7 +106,7 @@ def _differentiate(
     grad = in_huge_pages(torch.empty_like(rows))
 
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        differentiate_block(x, labels[at], ignore_index, slopes, out)
+        differentiate_lovasz(x, labels[at], ignore_index, slopes, out)
 
     map_row_blocks(differentiate, rows, grad, by_library=True)
     return from_rows(grad, logits)

@@ -26,3 +26,6 @@ class Engine(NamedTuple):
     """(logits, target, ignore_index, pixel_weight, log mitigation, q) -> sum of the loss."""
     lovasz_softmax: Callable[..., Tensor]
     """(logits, target, ignore_index, sync) -> the loss, by counting."""
+    resized_class_sums_and_lovasz: Callable[..., tuple[Tensor, ...]]
+    """(logits, target, ignore_index, align_corners, sync) -> of the resized logits S_c, the loss by
+    counting, then the fields of ClassCounts."""

@@ -60,13 +60,13 @@ def _class_sums(
 def _resized_class_sums(
     logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
 ) -> tuple[Tensor, ...]:
-    full = F.interpolate(
-        logits.to(compute_dtype(logits)),
-        target.shape[1:],
-        mode='bilinear',
-        align_corners=align_corners,
-    )
-    return _class_sums(full, target, ignore_index, None)
+    return _class_sums(resized(logits, target, align_corners), target, ignore_index, None)
+
+
+def resized(logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+    """The logits in the computing type and the size of the target."""
+    logits = logits.to(compute_dtype(logits))
+    return F.interpolate(logits, target.shape[1:], mode='bilinear', align_corners=align_corners)
 
 
 def _soft_counts(
@@ -171,6 +171,14 @@ def _lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int | None, sy
     return with_gradient(value, p, grad_p)
 
 
+def _resized_class_sums_and_lovasz(
+    logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool, sync: bool
+) -> tuple[Tensor, ...]:
+    full = resized(logits, target, align_corners)
+    sums, *counts = _class_sums(full, target, ignore_index, None)
+    return sums, _lovasz_softmax(full, target, ignore_index, sync), *counts
+
+
 def softmax_of_valid(logits: Tensor, valid: Tensor) -> Tensor:
     """(N, C, pixels) in the computing type; what a pixel is that is not valid has no part in it."""
     rows = as_rows(logits).masked_fill(~pixel_rows(valid).unsqueeze(1), 0.0)
@@ -183,4 +191,12 @@ def with_gradient(value: Tensor, p: Tensor, grad_p: Tensor) -> Tensor:
     return value.to(p.dtype) + (surrogate - surrogate.detach())
 
 
-PLAIN = Engine(_class_sums, _resized_class_sums, _pixel_nll, _soft_counts, _seesaw, _lovasz_softmax)
+PLAIN = Engine(
+    _class_sums,
+    _resized_class_sums,
+    _pixel_nll,
+    _soft_counts,
+    _seesaw,
+    _lovasz_softmax,
+    _resized_class_sums_and_lovasz,
+)
