@@ -93,9 +93,26 @@ class KeptPixels(BaseMetric):
         return {}
 
 
-class _Bar(Hook):
+class _Watch(Hook):
+    """A bar, and no test of weights that the checkpoint does not have."""
+
     def __init__(self, description: str) -> None:
         self.description = description
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        given = checkpoint.get('state_dict', checkpoint)
+        given = {name.removeprefix('module.'): value for name, value in given.items()}
+        wanted = dict(runner.model.named_parameters())
+        missing = [
+            name
+            for name, value in wanted.items()
+            if name not in given or given[name].shape != value.shape
+        ]
+        if missing:
+            raise ValueError(
+                f'{runner.cfg.load_from} is not of this config: {len(missing)} of '
+                f'{len(wanted)} weights are not in it, or have another shape, such as {missing[0]}'
+            )
 
     def before_test(self, runner: Runner) -> None:
         steps = range(len(runner.test_dataloader))
@@ -177,12 +194,13 @@ def _test(
         cfg.merge_from_dict(dict(load_from=checkpoint, work_dir=folder, log_level='ERROR'))
         cfg.default_scope = cfg.get('default_scope', 'mmseg')
         cfg.test_evaluator = evaluator
+        cfg.default_hooks = {}
         cfg.test_dataloader, cfg.test_cfg = cfg[loader], dict(type='TestLoop')
         # A runner asks for all that belongs to a training, or for nothing of it.
         for name in TRAINING:
             cfg[name] = None
         runner = Runner.from_cfg(cfg)
-        runner.register_hook(_Bar(f'Testing on images of {loader}'))
+        runner.register_hook(_Watch(f'Testing on images of {loader}'))
         if kept is not None:
             runner.test_loop.evaluator.metrics.append(kept)
         # numpy's numbers are not of JSON

@@ -32,14 +32,14 @@ class ClassRow(NamedTuple):
     """Share of the pixels that are not ignored."""
     images: float
     """Share of the images that show it."""
-    objects: float
+    objects: float | None
     """Connected components in the crops of one epoch."""
     size: float | None
     """Pixels of the median one."""
-    chance: float
-    """That a batch shows it."""
+    chance: float | None
+    """That a batch shows it; None where labels that cannot be read keep crops from being drawn."""
     steps: float | None
-    """Expected until a batch shows it once; None for never."""
+    """Expected until a batch shows it once; None where no crop did."""
 
 
 class Diagnosis(NamedTuple):
@@ -51,6 +51,8 @@ class Diagnosis(NamedTuple):
     gini: float
     iterations: int | None
     batch_size: int
+    crops: int
+    """That were drawn for the chances."""
     classes: list[ClassRow]
     faults: list[F.Fault]
     verdict: str
@@ -87,10 +89,12 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         faults += F.of_classes(count, where)
     faults += F.of_heads(cfg, count.classes, ignore_index(leaf_datasets(dataset)[0]))
     faults += _of_evaluation(cfg, items, where)
-    shows, objects, sizes = np.zeros((3, len(count.classes)))
+    shows, objects, sizes = np.full((3, len(count.classes)), np.nan)
+    drawn = 0
     if not errors:
         crops = draw_crops(dataset, len(count.classes))
         shows, objects, sizes = crops.shows, crops.objects, crops.median_size
+        drawn = crops.number
         ids = {*np.flatnonzero(count.pixels).tolist(), *count.others}
         faults += F.of_transforms(items, ids, crops.ids)
     batch_size = cfg.train_dataloader.get('batch_size', 1)
@@ -101,10 +105,10 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
             name,
             float(shares[c]),
             float(count.images[c] / count.items),
-            float(objects[c]),
-            None if math.isnan(sizes[c]) else float(sizes[c]),
-            float(chance[c]),
-            float(1 / chance[c]) if chance[c] else None,
+            _known(objects[c]),
+            _known(sizes[c]),
+            _known(chance[c]),
+            float(1 / chance[c]) if chance[c] > 0 else None,
         )
         for c, name in enumerate(count.classes)
     ]
@@ -124,6 +128,7 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         gini=gini(shares),
         iterations=iterations,
         batch_size=batch_size,
+        crops=drawn,
         classes=rows,
         faults=faults,
         verdict=_verdict(rows, faults, balanced, iterations),
@@ -134,6 +139,10 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         curve=trained.curve if trained else {},
         offsets=trained and trained.offsets,
     )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _verdict(
@@ -155,7 +164,9 @@ def _verdict(
     else:
         said.append('The classes are unequal, and none has below 1% of the pixels.')
     unseen = [
-        row.name for row in present if iterations and row.steps and row.steps > iterations / 10
+        row.name
+        for row in present
+        if iterations and row.chance is not None and row.chance * iterations < 10
     ]
     if unseen:
         said.append(

@@ -25,6 +25,8 @@ class Crops(NamedTuple):
     """Pixels of the median component; NaN without one, (C,)."""
     ids: set[int]
     """All ids found."""
+    number: int
+    """Of crops."""
 
 
 def gini(values: np.ndarray) -> float:
@@ -67,6 +69,7 @@ def draw_crops(dataset: Any, num_classes: int) -> Crops:
         np.array([len(of_class) for of_class in sizes]) / epochs,
         np.array([np.median(of_class) if of_class else np.nan for of_class in sizes]),
         found,
+        len(drawn),
     )
 
 

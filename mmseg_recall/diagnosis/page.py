@@ -26,11 +26,22 @@ def as_json(diagnosis: Diagnosis) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + '\n'
 
 
-def _cells(row: ClassRow) -> list[str]:
-    size = '-' if row.size is None else f'{row.size:.0f}'
-    steps = 'never' if row.steps is None else f'{row.steps:.1f}'
-    shares = f'{100 * row.pixels:.3g}', f'{100 * row.images:.3g}'
-    return [row.name, *shares, f'{row.objects:.0f}', size, f'{100 * row.chance:.3g}', steps]
+def _cells(diagnosis: Diagnosis) -> list[list[str]]:
+    def cells(row: ClassRow) -> list[str]:
+        counts = ('-' if v is None else f'{v:.0f}' for v in (row.objects, row.size))
+        shares = ('-' if v is None else f'{100 * v:.3g}' for v in (row.pixels, row.images))
+        chance = '-' if row.chance is None else f'{100 * row.chance:.2g}'
+        return [row.name, *shares, *counts, chance, steps(row)]
+
+    def steps(row: ClassRow) -> str:
+        if row.steps is not None:
+            return f'{row.steps:.1f}' if row.steps < 10 else f'{row.steps:.0f}'
+        if row.chance is None:
+            return '-'
+        # What no crop showed may still come.
+        return f'over {diagnosis.crops // diagnosis.batch_size}' if row.pixels else 'never'
+
+    return [cells(row) for row in diagnosis.classes]
 
 
 def _facts(diagnosis: Diagnosis) -> str:
@@ -101,11 +112,11 @@ def _evidence(diagnosis: Diagnosis) -> str:
 def as_markdown(diagnosis: Diagnosis) -> str:
     """A page."""
     parts = [f'# Diagnosis of {_cell(diagnosis.config)}', diagnosis.verdict, _facts(diagnosis)]
-    parts.append(_markdown(COLUMNS, map(_cells, diagnosis.classes)))
+    parts.append(_markdown(COLUMNS, _cells(diagnosis)))
     parts.append(
         'Objects and their median size, in pixels, are connected components in the crops of one '
         'epoch; the last columns are the chance that a batch shows the class, and the steps until '
-        'one does.'
+        f'one does, from {diagnosis.crops} crops.'
     )
     if diagnosis.faults:
         parts += ['## Faults', _markdown(('fault', 'where', 'cure'), diagnosis.faults)]
@@ -144,7 +155,7 @@ def as_tables(diagnosis: Diagnosis) -> list[Any]:
             shown.add_row(*map(escape, row))
         return shown
 
-    shown: list[Any] = [table(COLUMNS, map(_cells, diagnosis.classes), _facts(diagnosis))]
+    shown: list[Any] = [table(COLUMNS, _cells(diagnosis), _facts(diagnosis))]
     if diagnosis.faults:
         shown.append(table(('fault', 'where', 'cure'), diagnosis.faults, 'Faults'))
     if diagnosis.regime:

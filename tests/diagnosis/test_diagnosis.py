@@ -380,6 +380,24 @@ def test_gini_and_chance() -> None:
     np.testing.assert_allclose(chance_in_batch(np.array([0.1, 1.0]), 3), [1 - 0.9**3, 1])
 
 
+def test_what_no_crop_showed_is_neither_never_nor_known(cfg: Config) -> None:
+    """A pole of one pixel in one image, that each crop leaves out; a label that is damaged."""
+    each_label(cfg, lambda ids: np.where(ids == 2, 0, ids))
+    ids = cv2.imread(str(labels(cfg)[0]), -1)
+    ids[-1, 0] = 2
+    stubs.write(labels(cfg)[0], ids)
+    train(cfg).pipeline[2] = dict(type='CenterCrop', crop_size=(8, 8))
+    found = diagnose(cfg)
+    row, page = found.classes[2], as_markdown(found)
+    assert row.pixels > 0 and (row.chance, row.steps) == (0, None)
+    assert f'| 0 | over {found.crops // 2} |' in page and 'never' not in page
+    assert 'Fewer than 10 batches of the 100 will show pole' in found.verdict
+    stubs.truncated(labels(cfg)[1])
+    found = diagnose(cfg)
+    assert {(row.chance, row.steps, row.objects) for row in found.classes} == {(None, None, None)}
+    assert '| - | - | - | - |' in as_markdown(found) and 'Fewer than' not in found.verdict
+
+
 def test_pages_hold_what_was_found(cfg: Config) -> None:
     masks(cfg)
     found = diagnose(cfg)._replace(config='a|b <script>.py')
@@ -432,6 +450,14 @@ def test_a_checkpoint_is_scored_with_what_costs_no_training(cfg: Config, shares:
     assert low <= mean <= high
     assert f'mIoU {mean:+.1f} ({low:+.1f} to {high:+.1f}) on 3 test images, ' in page
     assert where in page
+
+
+@pytest.mark.parametrize('change', [dict(channels=8), dict(num_convs=2)])
+def test_a_checkpoint_of_another_model_is_not_scored(cfg: Config, change: dict) -> None:
+    path = trained(cfg)
+    cfg.model.decode_head.update(change)
+    with pytest.raises(ValueError, match=r'trained\.pth is not of this config: \d+ of \d+ weights'):
+        diagnose(cfg, path)
 
 
 def test_a_head_of_one_channel_is_scored_at_other_thresholds(cfg: Config) -> None:
