@@ -27,6 +27,7 @@ def power_law(images: int, num_classes: int, largest: int) -> np.ndarray:
 
 REGIMES = {
     'solar cells': (np.array([885, 553, 367, 278, 143, 82, 21, 15]), (32, 256)),
+    'solar cells, longer tail': (np.array([885, 458, 237, 122, 63, 32, 17, 8]), (32, 256)),
     'long-tailed digits': (np.array([124, 80, 51, 33, 21, 14, 9, 5, 3, 2]), (32, 342)),
     'Places-LT (its 365 classes, 62,500 images)': (power_law(62_500, 365, 4980), (128,)),
     'iNaturalist 2018 (its 8,142 classes, 437,513 images)': (

@@ -45,6 +45,18 @@ def is_classification(cfg: Config) -> bool:
     return cfg.get('default_scope') == 'mmpretrain'
 
 
+def training_length(cfg: Config) -> tuple[int, str]:
+    """How long a config trains, and in which unit: 0 where it does not train.
+
+    Example:
+        >>> training_length(Config(dict(train_cfg=dict(by_epoch=True, max_epochs=8))))
+        (8, 'epochs')
+    """
+    train_cfg = cfg.get('train_cfg') or {}
+    unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
+    return train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0, unit
+
+
 def as_list(value: Any) -> list[Any]:
     """What mmseg takes as one or several, as several; None is none of them."""
     if value is None:

@@ -58,7 +58,9 @@ def main() -> None:
         help='learning rates of which each loss gets the one that is best on the validation images',
     )
     parser.add_argument(
-        '--budget', type=int, help='training iterations of all trials of a loss by --tune'
+        '--budget',
+        type=int,
+        help='training iterations, or epochs, of all trials of a loss by --tune',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='overrides of the config, as key=value'

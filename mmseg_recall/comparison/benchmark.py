@@ -32,7 +32,13 @@ from rich.progress import (
 )
 
 from ..checkpoints import best_checkpoint, checkpoint_step, checkpoint_unit, last_checkpoint
-from ..config import THRESHOLDS, argument, is_classification, predicting_head
+from ..config import (
+    THRESHOLDS,
+    argument,
+    is_classification,
+    predicting_head,
+    training_length,
+)
 from ..files import write_atomically
 from ..literal_config import parse_config
 from ..out_folder import claim, write_manifest
@@ -95,7 +101,7 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
     refuse_what_cannot_start(pending, configs)
     write_manifest(out, manifest)
     env = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
-    iterations = {plan.name: _length(configs[plan.name])[0] for plan in pending}
+    iterations = {plan.name: training_length(configs[plan.name])[0] for plan in pending}
     failures: dict[str, str] = {}
     stop = threading.Event()
     columns = (
@@ -198,13 +204,6 @@ def is_complete(plan: Plan, out: Path) -> bool:
     return True
 
 
-def _length(cfg: Config) -> tuple[int, str]:
-    """How many iterations or epochs a run has, and which; none where its load_from is tested."""
-    train_cfg = cfg.get('train_cfg') or {}
-    unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
-    return train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0, unit
-
-
 def _run(
     plan: Plan,
     cfg: Config,
@@ -240,7 +239,7 @@ def _run(
 def _train(cfg: Config, config: Path, work_dir: Path, scripts: _Scripts) -> float | None:
     """Train to the end; peak memory of the process in MiB, None if an earlier call trained."""
     checkpoint = last_checkpoint(work_dir)
-    steps, unit = _length(cfg)
+    steps, unit = training_length(cfg)
     if not steps:
         return None
     # A checkpoint that counts in the other unit says nothing: training ends at once if it is done.
@@ -269,7 +268,7 @@ def _stage(cfg: Config, work_dir: Path, changes: dict[str, Any]) -> Path:
 
 def _checkpoint(plan: Plan, cfg: Config, work_dir: Path) -> str:
     """Path or URL of what the rule names, of a training that has not diverged."""
-    if not _length(cfg)[0]:
+    if not training_length(cfg)[0]:
         if not cfg.get('load_from'):
             raise ValueError(
                 f'{plan.config_file} trains nothing and names no checkpoint: give one with '

@@ -15,6 +15,7 @@ from ..config import (
     loss_name,
     predicting_head,
     trained_losses,
+    training_length,
     type_name,
 )
 from ..literal_config import parse_config
@@ -76,7 +77,7 @@ def describe(cfg: Config) -> dict[str, Any]:
         iterations, batch_size: As trained; iterations counts epochs for an epoch-based loop.
         tuning: Of a tuned loss, see :func:`mmseg_recall.comparison.tuning.tune`; None of others.
     """
-    loss, own = loss_label(cfg), identity(cfg)
+    loss, own, tuning = loss_label(cfg), identity(cfg), cfg.get('tuning')
     trained = _trained_config(cfg) if is_classification(cfg) else None
     if trained is not None:
         cfg = trained
@@ -88,9 +89,7 @@ def describe(cfg: Config) -> dict[str, Any]:
         frozen = ', frozen' if 'frozen_features' in cfg else ''
         model = f'{ARCHITECTURES.get(head_name, head_name)} {model}{frozen}'
     dataset = next(datasets(cfg.test_dataloader.dataset))
-    train_cfg = cfg.get('train_cfg') or {}
-    iterations = train_cfg.get('max_iters') or train_cfg.get('max_epochs') or 0
-    unit = 'iterations' if 'max_iters' in train_cfg else 'epochs'
+    iterations, unit = training_length(cfg)
     loader = cfg.get('train_dataloader')
     batch_size = loader.get('batch_size', 1) if loader else None
     compared = own if trained is None else identity(trained)
@@ -107,7 +106,7 @@ def describe(cfg: Config) -> dict[str, Any]:
         'schedule': f'{iterations} {unit}, batch {batch_size}',
         'iterations': iterations,
         'batch_size': batch_size,
-        'tuning': cfg.get('tuning'),
+        'tuning': tuning,
     }
 
 

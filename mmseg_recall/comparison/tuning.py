@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..config import as_list
+from ..config import as_list, is_classification, training_length, type_name
 from ..literal_config import parse_config
 from .describe import loss_label
 from .plan import Plan, run_name
@@ -24,16 +24,17 @@ def tune(
 ) -> list[Plan]:
     """Plans with the learning rate that suits each one's loss, found by successive halving.
 
-    Every learning rate is trained from the start for the same few iterations, the better half for
-    as many more as the budget of the next round allows, until two are left, of which the better
-    one is taken. Better is the mean IoU on the validation images, with the first seed; schedules
-    are shortened with the training.
+    Every learning rate is trained from the start for the same few iterations (epochs, where the
+    config counts those), the better half for as many more as the budget of the next round allows,
+    until two are left, of which the better one is taken. Better is the mean IoU on the validation
+    images, of a classifier the accuracy, with the first seed; schedules are shortened with the
+    training.
 
     Args:
         plans: Of :func:`mmseg_recall.comparison.plan_runs`; seeds of one loss are tuned together.
         out: Folder of the comparison; trials are kept in ``OUT-trials`` and not run again.
         learning_rates: Two or more.
-        budget: Training iterations of all trials of a loss together.
+        budget: Training iterations, or epochs, of all trials of a loss together.
         run: :func:`run_all` or :func:`run_frozen`.
 
     Returns:
@@ -41,7 +42,7 @@ def tune(
         rates, the budget and every trial.
 
     Raises:
-        ValueError: A budget too small for one halving; a config without iterations, a learning rate
+        ValueError: A budget too small for one halving; a config without a length, a learning rate
             or validation images; a loss of which every trial failed.
     """
     lengths = rounds(len(set(learning_rates)), budget)
@@ -52,18 +53,20 @@ def tune(
     left = {key: sorted(set(learning_rates)) for key in groups}
     trials: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in groups}
     folder = out.with_name(f'{out.name}-trials')
-    for count, iterations in lengths:
+    for count, steps in lengths:
         tried = {
-            (key, lr): _trial(groups[key][0], key[1], lr, iterations)
+            (key, lr): _trial(groups[key][0], key[1], lr, steps)
             for key in groups
             for lr in left[key]
         }
         run(list(tried.values()), folder)
         for key in groups:
-            scores = {lr: _score(folder / f'{tried[key, lr].name}.json') for lr in left[key]}
-            trials[key] += [
-                {'lr': lr, 'iterations': iterations, 'mIoU': score} for lr, score in scores.items()
-            ]
+            cfg = parse_config(groups[key][0].config, key[0])
+            metric, (_, unit) = _metric(cfg), training_length(cfg)
+            scores = {
+                lr: _score(folder / f'{tried[key, lr].name}.json', metric) for lr in left[key]
+            }
+            trials[key] += [{'lr': lr, unit: steps, metric: scores[lr]} for lr in left[key]]
             if all(score is None for score in scores.values()):
                 record = read_record(folder / f'{tried[key, left[key][0]].name}.json')
                 raise ValueError(f'{key[0]}, {key[1]}: every trial failed; {failure_of(record)}')
@@ -81,13 +84,13 @@ def tune(
 
 
 def rounds(candidates: int, budget: int) -> list[tuple[int, int]]:
-    """How many candidates each round has, and for how many iterations each is trained.
+    """How many candidates each round has, and for how many iterations (epochs) each is trained.
 
     Each round has the same share of the budget.
 
     Raises:
         ValueError: Fewer than two candidates; a budget that gives one of the first round less than
-            an iteration.
+            one.
 
     Example:
         >>> rounds(5, budget=900)
@@ -100,14 +103,14 @@ def rounds(candidates: int, budget: int) -> list[tuple[int, int]]:
         numbers.append(math.ceil(numbers[-1] / 2))
     if budget < candidates * len(numbers):
         raise ValueError(
-            f'a budget of {budget} iterations is too small for one halving of {candidates} '
-            f'learning rates: {len(numbers)} rounds of them need {candidates * len(numbers)} at '
-            'least, and hundreds to say anything'
+            f'a budget of {budget} is too small for one halving of {candidates} learning rates: '
+            f'{len(numbers)} rounds of them need {candidates * len(numbers)} iterations or epochs '
+            'at least, and more to say anything'
         )
     return [(number, budget // len(numbers) // number) for number in numbers]
 
 
-def _trial(plan: Plan, label: str, lr: float, iterations: int) -> Plan:
+def _trial(plan: Plan, label: str, lr: float, steps: int) -> Plan:
     """A short training with one learning rate, tested on the validation images."""
     cfg = parse_config(plan.config, plan.config_file)
     if 'lr' not in (cfg.get('optim_wrapper') or {}).get('optimizer', {}):
@@ -118,31 +121,44 @@ def _trial(plan: Plan, label: str, lr: float, iterations: int) -> Plan:
             'val_dataloader'
         )
     cfg.optim_wrapper.optimizer.lr = lr
-    set_length(cfg, iterations, plan.config_file)
+    set_length(cfg, steps, plan.config_file)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    name = run_name(Path(plan.config_file).stem, f'{label} lr={lr:g} {iterations}', plan.seed)
+    name = run_name(Path(plan.config_file).stem, f'{label} lr={lr:g} {steps}', plan.seed)
     return plan._replace(name=name, config=cfg.dump(), checkpoint='last')
 
 
-def set_length(cfg: Config, iterations: int, path: str) -> None:
-    """Train for so many iterations: schedules that ended with the training end with it again.
+def set_length(cfg: Config, steps: int, path: str) -> None:
+    """Train for so many iterations, or epochs where the config counts those.
+
+    Schedules that ended with the training end with it again, and re-weighting that was deferred to
+    a share of it begins at the same share.
 
     Raises:
-        ValueError: The config does not count in iterations.
+        ValueError: The config has no length.
     """
-    length = (cfg.get('train_cfg') or {}).get('max_iters')
-    if length is None:
+    length, unit = training_length(cfg)
+    if not length:
         raise ValueError(
-            f'{path}: tuning shortens trainings by train_cfg.max_iters, which is not set'
+            f'{path}: tuning shortens trainings by train_cfg.max_iters or max_epochs, and neither '
+            'is set'
         )
-    cfg.train_cfg.max_iters = iterations
+    cfg.train_cfg['max_iters' if unit == 'iterations' else 'max_epochs'] = steps
     for scheduler in as_list(cfg.get('param_scheduler')):
-        if scheduler.get('end') == length:
-            scheduler['end'] = iterations
+        for name in ('end', 'T_max'):
+            if scheduler.get(name) == length:
+                scheduler[name] = steps
+    for hook in as_list(cfg.get('custom_hooks')):
+        if type_name(hook) == 'DeferredReweightingHook':
+            hook['begin'] = hook['begin'] * steps // length
 
 
-def _score(path: Path) -> float | None:
-    """Mean IoU of a trial; None if it failed."""
+def _metric(cfg: Config) -> str:
+    """What is compared on the validation images."""
+    return 'top1' if is_classification(cfg) else 'mIoU'
+
+
+def _score(path: Path, metric: str) -> float | None:
+    """A metric of a trial; None if it failed."""
     record = read_record(path)
-    return record['metrics']['mIoU'] if record['status'] == 'complete' else None
+    return record['metrics'][metric] if record['status'] == 'complete' else None

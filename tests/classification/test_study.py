@@ -10,8 +10,11 @@ from mmengine.config import Config
 
 from mmseg_recall.comparison import benchmark
 from mmseg_recall.comparison.describe import describe
-from mmseg_recall.comparison.plan import plan_runs
-from mmseg_recall.comparison.record import read_record
+from mmseg_recall.comparison.plan import Plan, plan_runs
+from mmseg_recall.comparison.record import read_record, write_record
+from mmseg_recall.comparison.tuning import tune
+from mmseg_recall.literal_config import parse_config
+from tests.report import records
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/classification'
@@ -29,8 +32,8 @@ METHODS = {
 }
 
 
-def plan(*methods: str, **options):
-    configs = [str(CONFIGS / method / 'resnet_digits-lt.py') for method in methods]
+def plan(*methods: str, data: str = 'digits-lt', **options):
+    configs = [str(CONFIGS / method / f'resnet_{data}.py') for method in methods]
     losses_dir = ROOT / 'configs/_base_/losses'
     return plan_runs(configs, seeds=[3], losses_dir=losses_dir, **options)
 
@@ -62,6 +65,43 @@ def test_a_post_hoc_classifier_belongs_to_the_training_it_starts_from(tmp_path: 
         assert {**described, **own} == trained
         post_hoc.param_scheduler = [dict(type='LinearLR')]
         assert describe(post_hoc)['loss_key'] != described['loss_key']
+
+
+def test_each_method_gets_its_own_learning_rate_for_as_many_epochs(tmp_path: Path) -> None:
+    best = {'LWS': 0.3, 'LDAM-DRW': 0.03}
+    trials: list[Config] = []
+
+    def train(plans: list[Plan], out: Path) -> dict[str, str]:
+        for one in plans:
+            cfg = parse_config(one.config, one.name)
+            trials.append(cfg)
+            lr, label = cfg.optim_wrapper.optimizer.lr, describe(cfg)['loss']
+            made = records.record('CE', 0)
+            made['metrics'] = {'top1': 50.0 - abs(lr - best.get(label, 0.1))}
+            write_record(out / f'{one.name}.json', made)
+        return {}
+
+    methods = [method for method in METHODS if method != 'tau_norm']
+    plans = plan(*methods, data='elpv')
+    before = {one.name: parse_config(one.config, one.name) for one in plans}
+    tuned = tune(plans, tmp_path / 'out', [0.03, 0.1, 0.3], 12, train)
+    described = [describe(parse_config(one.config, one.name)) for one in tuned]
+    for one, found in zip(tuned, described, strict=True):
+        cfg, untuned = parse_config(one.config, one.name), before[one.name]
+        assert cfg.optim_wrapper.optimizer.lr == best.get(found['loss'], 0.1)
+        assert cfg.train_cfg == untuned.train_cfg
+        assert found['tuning']['budget'] == 12 == sum(t['epochs'] for t in cfg.tuning.trials)
+        assert {'top1'} < set(cfg.tuning.trials[0])
+    assert len({found['key'] for found in described[:-1]}) == 1
+    assert len(trials) == 5 * len(methods)
+    for cfg in trials:
+        epochs = cfg.train_cfg.max_epochs
+        assert epochs in (2, 3)
+        assert (cfg.param_scheduler.T_max, cfg.param_scheduler.end) == (epochs, epochs)
+        assert cfg.test_dataloader.dataset.ann_file == 'val.npz'
+        # Deferred by 6 of 8 epochs, and by that share of fewer.
+        begins = [hook.begin for hook in cfg.get('custom_hooks') or [] if 'begin' in hook]
+        assert begins in ([], [{2: 1, 3: 2}[epochs]])
 
 
 def test_losses_cannot_be_put_into_a_classifier() -> None:

@@ -122,7 +122,7 @@ def test_rounds_share_the_budget(candidates, budget, expected):
 @pytest.mark.parametrize(
     ('rates', 'budget', 'message'),
     [
-        (RATES, 5, 'budget of 5 iterations is too small for one halving of 3 .* need 6'),
+        (RATES, 5, 'budget of 5 is too small for one halving of 3 .* need 6'),
         (RATES, 0, 'too small'),
         ([1e-3], 100, 'two or more'),
         ([1e-3, 1e-3], 100, 'two or more'),
@@ -138,7 +138,7 @@ def test_what_cannot_be_halved_is_refused(plans, tmp_path, rates, budget, messag
     [
         ('val_dataloader', 'None', 'fcn.py: .*no val_dataloader'),
         ('optim_wrapper', 'dict()', 'fcn.py: .*no lr to tune'),
-        ('train_cfg', 'dict(max_epochs=2)', 'fcn.py: .*train_cfg.max_iters'),
+        ('train_cfg', 'dict()', 'fcn.py: .*train_cfg.max_iters or max_epochs'),
     ],
 )
 def test_a_config_that_cannot_be_tuned_is_named(plans, tmp_path, key, value, message):
