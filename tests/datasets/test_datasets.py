@@ -168,7 +168,8 @@ def test_the_dataset_of_the_docs_trains_as_pasted(tmp_path, monkeypatch):
     monkeypatch.setattr(DATASETS, '_module_dict', dict(DATASETS._module_dict))
     package = tmp_path / 'configs'
     (package / '_base_/datasets').mkdir(parents=True)
-    for name in ('models', 'schedules', 'losses', 'default_runtime.py', 'datasets/camvid.py'):
+    runtime = 'default_runtime.py', 'dataloaders.py'
+    for name in ('models', 'schedules', 'losses', *runtime, 'datasets/camvid.py'):
         (package / '_base_' / name).symlink_to(BASES.parent / name)
     (package / '_base_/datasets/cracks.py').write_text(base)
     (package / 'recall').mkdir()
