@@ -31,12 +31,11 @@ def main() -> None:
         '--cfg-options', nargs='+', action=DictAction, help='overrides of the config, as key=value'
     )
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
     try:
+        config = Config.fromfile(args.config)
+        config.merge_from_dict(args.cfg_options or {})
         path = _write(config, args)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         parser.exit(1, f'{error}\n')
     statistics = json.loads(path.read_text())
     Console().print(table(statistics))

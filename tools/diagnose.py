@@ -22,12 +22,14 @@ def main() -> None:
         '--cfg-options', nargs='+', action=DictAction, help='overrides of the config, as key=value'
     )
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
+    for path in (args.markdown, args.json):
+        if path and path.is_dir():
+            parser.error(f'{path} is a folder: name a file in it')
     try:
+        config = Config.fromfile(args.config)
+        config.merge_from_dict(args.cfg_options or {})
         diagnosis = diagnose(config, args.checkpoint)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         parser.exit(1, f'{error}\n')
     for shown in as_tables(diagnosis):
         Console().print(shown)

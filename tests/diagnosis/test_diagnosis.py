@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +374,36 @@ def test_the_table_of_regimes_is_that_of_the_records(tmp_path: Path) -> None:
         records += [path for path in found if '_ce_' not in path.name]
     run(ROOT / 'tools/measured_regimes.py', *records, '--out', tmp_path / 'regimes.json')
     assert json.loads((tmp_path / 'regimes.json').read_text()) == [r._asdict() for r in regimes()]
+
+
+@pytest.mark.parametrize('tool', ['diagnose', 'class_statistics'])
+@pytest.mark.parametrize(
+    ('name', 'text', 'says'),
+    [
+        ('missing.py', None, 'No such file'),
+        ('config.txt', 'hello', 'Only py/yml/yaml/json'),
+        ('broken.py', 'a = = 1', 'invalid syntax'),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tool: str, name: str, text: Any,
+    says: str,
+) -> None:  # fmt: skip
+    if text:
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr('sys.argv', [tool, str(tmp_path / name)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / 'tools' / f'{tool}.py'), run_name='__main__')
+    assert says in capsys.readouterr().err
+
+
+def test_a_page_is_not_begun_where_a_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr('sys.argv', ['diagnose', 'any.py', '--markdown', str(tmp_path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / 'tools/diagnose.py'), run_name='__main__')
+    assert 'is a folder' in capsys.readouterr().err
 
 
 def test_gini_and_chance() -> None:
