@@ -94,17 +94,18 @@ def test_running_recall_and_pixel_weights(impl: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(fast.last_counts, loss.last_counts, strict=True))
 
 
-def test_the_fused_tail_is_one_graph() -> None:
-    head = head_of('RecallLoss')
-    logits, target = problem(Case('RecallLoss', 'tail'))
+@pytest.mark.parametrize(
+    ('loss', 'name'),
+    [('RecallLoss', 'loss_recall'), ('LovaszSoftmaxLoss', 'loss_lovasz_softmax')],
+)
+def test_the_fused_tail_is_one_graph(loss: str, name: str) -> None:
+    head = head_of(loss)
+    logits, target = problem(Case(loss, 'tail'))
     logits, samples = logits.requires_grad_(), samples_of(target)
     expected, losses = (
         f(logits, samples) for f in (head.loss_by_feat, compiled(head.loss_by_feat))
     )
-    got, want = (
-        (v['loss_recall'], *torch.autograd.grad(v['loss_recall'], logits))
-        for v in (losses, expected)
-    )
+    got, want = ((v[name], *torch.autograd.grad(v[name], logits)) for v in (losses, expected))
     assert_alike(got, want)
     assert torch.equal(losses['acc_seg'], expected['acc_seg'])
 
