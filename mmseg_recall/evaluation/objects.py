@@ -37,10 +37,12 @@ def found_objects(
         if 0 <= c < num_classes and c != ignore_index:
             ours, number = ndimage.label(label == c, EIGHT)
             theirs, candidates = ndimage.label(prediction == c, EIGHT)
-            pair = ours.ravel() * (candidates + 1) + theirs.ravel()
-            pixels = np.bincount(pair, minlength=(number + 1) * (candidates + 1))
-            pixels = pixels.reshape(number + 1, candidates + 1)
-            union = pixels.sum(axis=1, keepdims=True) + pixels.sum(axis=0) - pixels
+            # Those that meet only: noise has too many components for a table of all pairs.
+            both = (ours > 0) & (theirs > 0)
+            pair = ours[both] * np.int64(candidates + 1) + theirs[both]
+            pair, pixels = np.unique(pair, return_counts=True)
+            one, other = np.divmod(pair, candidates + 1)
+            of_one, of_other = np.bincount(ours.ravel()), np.bincount(theirs.ravel())
             objects[c] = number
-            found[c] = (2 * pixels >= union)[1:, 1:].any(axis=1).sum()
+            found[c] = len(np.unique(one[3 * pixels >= of_one[one] + of_other[other]]))
     return found, objects

@@ -118,6 +118,13 @@ def test_a_pixel_in_the_corner_is_an_object():
     assert found.tolist() == objects.tolist() == [1, 1, 0]
 
 
+def test_noise_has_many_objects():
+    label = np.zeros((400, 400), dtype=np.uint8)
+    label[::2, ::2] = 1
+    found, objects = found_objects(label, label, CLASSES, IGNORE)
+    assert found.tolist() == objects.tolist() == [1, 200 * 200, 0]
+
+
 def test_ignored_classes_may_have_ids_of_classes():
     label = np.array([[0, 1], [1, 2]])
     for measure in (boundary_areas, found_objects):
