@@ -40,6 +40,7 @@ from ..models.rewrite import rewrite
 from ..out_folder import claim, write_manifest
 from .benchmark import is_complete, summary
 from .features import Item, load_features
+from .first_found import CHECKS, first_found, hits
 from .identity import identity
 from .plan import Plan, areas_metric
 from .record import complete_record, failed_record, failure_of, write_record
@@ -155,11 +156,14 @@ def _run(plan: Plan, cfg: Config, out: Path) -> dict[str, Any]:
     iterations = cfg.train_cfg.max_iters
     items = load_features(cfg, 'train', features)
     start = time.perf_counter()  # the features cost the first run only
-    if not train(model, cfg, items):
+    found = train(model, cfg, items)
+    if found is None:
         return failed_record(plan, 'training', None, 'diverged, the loss is not finite')
     seconds = (time.perf_counter() - start) / iterations
     metrics, per_class = test(model, cfg, features, out / plan.name / 'areas.npz')
     record = complete_record(plan, out / plan.name, f'iter_{iterations}.pth', metrics, None)
+    if found:
+        per_class |= {'first_found': found}
     return {**record, 'seconds_per_iteration': seconds, 'per_class': per_class}
 
 
@@ -173,8 +177,13 @@ def build_heads(cfg: Config) -> Any:
     return model
 
 
-def train(model: Any, cfg: Config, items: list[Item]) -> bool:
-    """Train the heads by the config's optimiser and schedule; False if the loss is not finite."""
+def train(model: Any, cfg: Config, items: list[Item]) -> list[float] | None:
+    """Train the heads by the config's optimiser and schedule.
+
+    Returns:
+        The iteration by which each class is :func:`first_found`, [] of a head that does not predict
+        by ``conv_seg``; None if the loss is not finite.
+    """
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     schedulers = [
         PARAM_SCHEDULERS.build(dict(one), default_args=dict(optimizer=optimizer))
@@ -182,15 +191,32 @@ def train(model: Any, cfg: Config, items: list[Item]) -> bool:
     ]
     batches = _batches(len(items), cfg.train_dataloader.batch_size, cfg.randomness.seed)
     model.train()
+    iterations, ignore_index = cfg.train_cfg.max_iters, _ignore_index(cfg)
+    counts = torch.zeros(CHECKS, 2, model.out_channels, dtype=torch.int64)
+    logits: dict[str, Tensor] = {}
+    conv_seg = getattr(_predicting(model), 'conv_seg', None) or nn.Identity()
+    hook = conv_seg.register_forward_hook(lambda _, __, output: logits.update(batch=output))
     loss = torch.zeros(())
-    for _ in range(cfg.train_cfg.max_iters):
+    for iteration in range(iterations):
         batch = [items[index] for index in next(batches)]
         losses = model.loss(_stack(batch), [item.sample() for item in batch])
+        if logits:
+            labels = torch.stack([item.label for item in batch])
+            tenth = iteration * CHECKS // iterations
+            counts[tenth] += hits(logits.pop('batch'), labels, ignore_index)
         loss, _ = model.parse_losses(losses)
         optimizer.update_params(loss)
         for scheduler in schedulers:
             scheduler.step()
-    return math.isfinite(loss.item())
+    hook.remove()
+    if not math.isfinite(loss.item()):
+        return None
+    return first_found(counts, iterations) if counts.any() else []
+
+
+def _predicting(model: Any) -> nn.Module:
+    heads = model.decode_head
+    return heads[-1] if isinstance(heads, nn.ModuleList) else heads
 
 
 def _batches(length: int, size: int, seed: int) -> Iterator[list[int]]:
@@ -274,7 +300,7 @@ def _grid(logits: Tensor, label: Tensor, cfg: Config) -> tuple[np.ndarray, np.nd
 def _pixels(images: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Those of all images, or as many as are compared, evenly spaced."""
     logits, labels = (np.concatenate(parts) for parts in zip(*images, strict=True))
-    step = -(-len(labels) // MAX_PIXELS)
+    step = max(1, -(-len(labels) // MAX_PIXELS))
     return logits[::step].astype(np.float64), labels[::step]
 
 

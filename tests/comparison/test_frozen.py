@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg_recall.comparison import features as features_module
 from mmseg_recall.comparison import plan_runs, run_frozen
 from mmseg_recall.comparison.features import load_features
-from mmseg_recall.comparison.frozen import build_heads, logits_of
+from mmseg_recall.comparison.frozen import build_heads, logits_of, train
 from mmseg_recall.comparison.plan import Plan
 from mmseg_recall.comparison.record import read_record
 from mmseg_recall.evaluation import Areas
@@ -64,8 +64,10 @@ def test_a_run_leaves_the_record_of_any_other(root, tmp_path):
     assert {len(values) for values in per_class.values()} == {2}
     assert set(per_class) == {
         'average_precision', 'IoU', 'offsets', 'IoU_with_offsets', 'calibration_error',
-        'boundary_IoU', 'object_recall', 'objects',
+        'boundary_IoU', 'object_recall', 'objects', 'first_found',
     }  # fmt: skip
+    assert set(per_class['first_found']) <= {1.0, 2.0, 3.0, 4.0, None}
+    assert any(per_class['first_found'])
     assert record['metrics']['mBoundaryIoU'] == np.mean(per_class['boundary_IoU'])
     runs, problems = load_runs([out])
     assert problems == []
@@ -109,6 +111,17 @@ def test_heads_on_features_predict_what_the_whole_model_predicts(root, tmp_path)
         logits = logits_of(heads, item)
         torch.testing.assert_close(logits, expected.seg_logits.data, rtol=0, atol=1e-2)
         assert torch.equal(item.label.long(), one['data_samples'].gt_sem_seg.data)
+
+
+def test_a_head_that_does_not_end_as_mmsegs_do_is_trained_as_well(root, tmp_path):
+    cfg = config(plans(root)[0])
+    model = build_heads(cfg)
+    head = model.decode_head
+    head.own, before = head.conv_seg, head.conv_seg.weight.clone()
+    head.cls_seg = lambda features: head.own(features)
+    del head.conv_seg
+    assert train(model, cfg, load_features(cfg, 'train', tmp_path)) == []
+    assert not torch.equal(head.own.weight, before)
 
 
 def test_features_are_computed_once_and_training_images_seen_in_views(root, tmp_path, monkeypatch):
