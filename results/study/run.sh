@@ -36,11 +36,27 @@ longer 960 '0 1' "$lengths"
 # The second data set, without choosing again.
 benchmark synthia-mini configs/ce/deeplabv3_r18_synthia-mini.py '0 1 2' "ce $finalists"
 
-# Heads on frozen features of steel defects, each loss with its own learning rate.
-$python tools/class_statistics.py results/study/configs/neu_seg.py
-$python tools/benchmark.py results/study/configs/neu_seg.py --seeds 0 1 2 3 4 5 6 7 --frozen 2 \
-    --losses ce recall inverse_frequency_sqrt inverse_frequency_sqrt_to_ce \
-    --tune 3e-3 1e-2 3e-2 1e-1 --budget 600 --out work_dirs/study/frozen-neu_seg
+# Heads on frozen features. NAME CONFIG SEEDS LOSSES ITERATIONS [OPTION ...]
+frozen() {
+    $python tools/class_statistics.py "results/study/configs/$2.py"
+    $python tools/benchmark.py "results/study/configs/$2.py" --seeds $3 --losses $4 --frozen 2 \
+        --out "work_dirs/study/frozen-$1" "${@:6}" \
+        --cfg-options train_cfg.max_iters="$5" param_scheduler.0.end="$5" $options
+}
+weights='ce recall inverse_frequency_sqrt inverse_frequency_sqrt_to_ce'
+sums="recommended $candidates/inverse_frequency_sqrt_to_ce_lovasz.py"
+options=
+frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
+frozen camvid camvid '0 1 2 3 4' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
+options='optim_wrapper.optimizer.lr=0.03'
+frozen magnetic_tile magnetic_tile '0 1 2' "$weights $sums" 1200
+
+# Do they order the losses as trainings of the whole model do? On the same validation images.
+options="optim_wrapper.optimizer.lr=0.03 test_dataloader.dataset.data_prefix.img_path=images/val
+    test_dataloader.dataset.data_prefix.seg_map_path=annotations/val"
+frozen camvid-val camvid 0 "ce recall inverse_frequency_sqrt recommended inverse_frequency
+    class_balanced focal ohem soft_iou lovasz inverse_frequency_e75 recall_lovasz recall_prior seesaw
+    tversky balanced_softmax $candidates/logit_adjusted_t50.py" 240
 
 for runs in work_dirs/study/*; do
     case $runs in *-trials | */features) continue ;; esac
