@@ -44,7 +44,7 @@ frozen() {
         --cfg-options train_cfg.max_iters="$5" param_scheduler.0.end="$5" $options
 }
 weights='ce recall inverse_frequency_sqrt inverse_frequency_sqrt_to_ce'
-sums="recommended $candidates/inverse_frequency_sqrt_to_ce_lovasz.py"
+sums="recommended inverse_frequency_sqrt_to_ce_lovasz"
 options=
 frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
 frozen camvid camvid '0 1 2 3 4' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
