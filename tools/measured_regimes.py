@@ -14,7 +14,7 @@ from mmseg_recall.report.load import load_runs
 from mmseg_recall.report.summary import Comparison, Loss, compare
 from mmseg_recall.statistics import Estimate
 
-IMAGES = {'CamVid': 367, 'NeuSeg': 2904, 'SynthiaSeqs': 224}
+IMAGES = {'CamVid': 367, 'MagneticTile': 806, 'NeuSeg': 2904, 'SynthiaSeqs': 224}
 """Images for training of the datasets of the records."""
 
 

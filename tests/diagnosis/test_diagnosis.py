@@ -366,7 +366,8 @@ def test_the_nearest_regime_is_itself() -> None:
 
 
 def test_the_table_of_regimes_is_that_of_the_records(tmp_path: Path) -> None:
-    study = ['camvid', 'camvid-480', 'camvid-960', 'synthia-mini', 'frozen-neu_seg']
+    study = ['camvid', 'camvid-480', 'camvid-960', 'synthia-mini']
+    study += [f'frozen-{data}' for data in ('neu_seg', 'camvid', 'camvid-300', 'magnetic_tile')]
     records = [ROOT / 'results/study' / folder for folder in study]
     for folder in ('camvid', 'synthia-mini'):
         # The study has cross-entropy's runs anew, with the post-hoc curve.
