@@ -10,20 +10,17 @@ from statistics import mean, stdev
 import pytest
 from scipy import stats
 
+from mmseg_recall.report.bases import base_of
+from mmseg_recall.report.judge import Difference, interval_text, judge
+from mmseg_recall.report.load import load_runs
 from mmseg_recall.report.questions.classifiers import paper_name
+from mmseg_recall.report.summary import compare
+from mmseg_recall.statistics import NOT_SETTLED
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'results'
 COLUMNS = {'overall accuracy': 'aAcc', 'mean accuracy': 'mAcc', 'mean IoU': 'mIoU'}
 SHOTS = {'all': 'top1', 'few (under 20 images)': 'few'}
-BASES = {
-    'recommended.py': 'InverseFrequency exponent=0.5 + LovaszSoftmax',
-    'inverse_frequency_sqrt.py': 'InverseFrequency exponent=0.5',
-    'inverse_frequency_e75.py': 'InverseFrequency exponent=0.75',
-    'recall_lovasz.py': 'Recall + LovaszSoftmax',
-    'recall.py': 'Recall',
-    'cross-entropy': 'CE, logits adjusted, tau = 0.5',
-}
 # The losses that the study shares with the comparison of three seeds.
 SHARED = {'Recall', 'InverseFrequency', 'LovaszSoftmax'}
 
@@ -138,21 +135,84 @@ def test_the_study(anchor, name):
             assert row[column] == spread(found), row
 
 
+REGIMES = {
+    'Steel': 'frozen-neu_seg',
+    'test drives of CamVid': 'frozen-camvid',
+    'Magnetic tiles': 'frozen-magnetic_tile',
+    'validation drive': 'camvid',
+    'Rendered scenes': 'synthia-mini',
+}
+
+
+def judged(place: str, metric: str) -> dict[str, str]:
+    """What each base gains in a metric, as the pages print it."""
+    shared = [
+        path
+        for name in ('recall', 'inversefrequency', 'lovaszsoftmax')
+        for path in (RESULTS / place).glob(f'*_{name}_seed*.json')
+    ]
+    (comparison,) = compare(load_runs([RESULTS / 'study' / place, *sorted(shared)])[0])
+    base = comparison.baseline
+    claims = [
+        [Difference(metric, loss, base)]
+        for loss in comparison.losses
+        if loss is not base and all(metric in run.metrics for run in loss.runs)
+    ]
+    gains = {}
+    for one in judge(comparison, claims):
+        text = interval_text(one.estimate, 1)
+        mean = f'{comparison.estimate(one.difference.first, metric).mean:.1f}'
+        settled = one.outcome != NOT_SETTLED
+        gains[base_of(one.difference.first)] = (mean, f'**{text}**' if settled else text)
+    return gains
+
+
+def test_which_loss_is_what_the_report_says():
+    place, seen = '', set()
+    for row in table_after(ROOT / 'README.md', '## Which loss?'):
+        place = next((name for words, name in REGIMES.items() if words in row['data']), place)
+        seen.add(place)
+        (file,) = re.findall(r'`(\w+\.py)`', row['take'])
+        for column, metric in COLUMNS.items():
+            assert row[column] == judged(place, metric)[file][1], row
+    assert seen == set(REGIMES.values())
+
+
+FROZEN = {
+    'square root of inverse frequency': 'inverse_frequency_sqrt.py',
+    'the square root, moving to CE': 'inverse_frequency_sqrt_to_ce.py',
+    'the square root, plus Lovasz': 'recommended.py',
+    'the square root, moving to CE, plus Lovasz': 'inverse_frequency_sqrt_to_ce_lovasz.py',
+    'RecallLoss': 'recall.py',
+}
+POINT = ('mIoU_as_is', 'mIoU_with_offsets', 'mAP')
+BEYOND = ('mObjectRecall', 'mBoundaryIoU', 'mCalibrationError')
+
+
 @pytest.mark.parametrize(
-    ('column', 'name'), [('CamVid', 'camvid'), ('rendered scenes', 'synthia-mini')]
+    ('anchor', 'place', 'metrics'),
+    [
+        ('### Steel\n', 'frozen-neu_seg', ('mIoU', 'mAcc', 'aAcc')),
+        ('### CamVid, official test images', 'frozen-camvid', ('mIoU', 'mAcc', 'aAcc')),
+        ('After 300 iterations:', 'frozen-camvid-300', ('mIoU', 'mAcc', 'aAcc')),
+        ('### Magnetic tiles\n', 'frozen-magnetic_tile', ('mIoU', 'mAcc', 'aAcc')),
+        ('### Steel, both sides with offsets', 'frozen-neu_seg', POINT),
+        ('### CamVid, both sides with offsets', 'frozen-camvid', POINT),
+        ('### Magnetic tiles, both sides with offsets', 'frozen-magnetic_tile', POINT),
+        ('### CamVid, beyond means', 'frozen-camvid', BEYOND),
+        ('### Magnetic tiles, beyond means', 'frozen-magnetic_tile', BEYOND),
+    ],
 )
-def test_what_a_loss_gains_over_cross_entropy(column, name):
-    records = studied(name)
-    rows = table_after(ROOT / 'README.md', '## Which loss?')
-    named = [next(k for k in BASES if k in ' '.join(row.values())) for row in rows]
-    assert sorted(named) == sorted(BASES)
-    for key, row in zip(named, rows, strict=True):
-        gains = [
-            mean(values(records, BASES[key], metric_name).values())
-            - mean(values(records, 'CE', metric_name).values())
-            for metric_name in ('mAcc', 'mIoU', 'aAcc')
-        ]
-        assert row[column] == ' / '.join(f'{gain:+.1f}' for gain in gains), row
+def test_the_study_on_frozen_features(anchor, place, metrics):
+    text = (RESULTS / 'study' / 'frozen.md').read_text()
+    lines = text[text.index(anchor) :].partition('|:--')[2].splitlines()[1:]
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    rows = rows[: next(i for i, row in enumerate(rows) if len(row) == 1)]
+    assert [row[0] for row in rows[1:]] and {row[0] for row in rows[1:]} == set(FROZEN)
+    for k, metric in enumerate(metrics):
+        gains = judged(place, metric)
+        for row in rows[1:]:
+            assert tuple(row[1 + 2 * k : 3 + 2 * k]) == gains[FROZEN[row[0]]], (row, metric)
 
 
 @pytest.mark.parametrize(
