@@ -23,6 +23,7 @@ benchmark holdout $holdout 0 "ce recall inverse_frequency lovasz $finalists reca
 
 # Reported on its validation images.
 benchmark camvid $camvid '0 1 2 3 4' "ce $finalists"
+benchmark camvid-schedule $camvid '0 1 2' 'ce recommended'
 benchmark camvid $camvid '3 4' 'recall inverse_frequency lovasz'
 benchmark camvid $camvid '0 1' "recall_prior seesaw tversky balanced_softmax
     $candidates/logit_adjusted_t50.py $candidates/recall_weights.py"
@@ -44,7 +45,7 @@ frozen() {
         --cfg-options train_cfg.max_iters="$5" param_scheduler.0.end="$5" $options
 }
 weights='ce recall inverse_frequency_sqrt inverse_frequency_sqrt_to_ce'
-sums="recommended inverse_frequency_sqrt_to_ce_lovasz"
+sums='inverse_frequency_sqrt_lovasz recommended'
 options=
 frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
 frozen camvid camvid '0 1 2 3 4' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
@@ -54,8 +55,8 @@ frozen magnetic_tile magnetic_tile '0 1 2' "$weights $sums" 1200
 # Do they order the losses as trainings of the whole model do? On the same validation images.
 options="optim_wrapper.optimizer.lr=0.03 test_dataloader.dataset.data_prefix.img_path=images/val
     test_dataloader.dataset.data_prefix.seg_map_path=annotations/val"
-frozen camvid-val camvid 0 "ce recall inverse_frequency_sqrt recommended inverse_frequency
-    class_balanced focal ohem soft_iou lovasz inverse_frequency_e75 recall_lovasz recall_prior seesaw
+frozen camvid-val camvid 0 "ce recall inverse_frequency_sqrt inverse_frequency
+    inverse_frequency_sqrt_lovasz class_balanced focal ohem soft_iou lovasz inverse_frequency_e75 recall_lovasz recall_prior seesaw
     tversky balanced_softmax $candidates/logit_adjusted_t50.py" 240
 
 for runs in work_dirs/study/*; do

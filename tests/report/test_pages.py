@@ -139,7 +139,8 @@ REGIMES = {
     'Steel': 'frozen-neu_seg',
     'test drives of CamVid': 'frozen-camvid',
     'Magnetic tiles': 'frozen-magnetic_tile',
-    'validation drive': 'camvid',
+    'validation drive': 'camvid-schedule',
+    'without statistics': 'camvid',
     'Rendered scenes': 'synthia-mini',
 }
 
@@ -181,8 +182,8 @@ def test_which_loss_is_what_the_report_says():
 FROZEN = {
     'square root of inverse frequency': 'inverse_frequency_sqrt.py',
     'the square root, moving to CE': 'inverse_frequency_sqrt_to_ce.py',
-    'the square root, plus Lovasz': 'recommended.py',
-    'the square root, moving to CE, plus Lovasz': 'inverse_frequency_sqrt_to_ce_lovasz.py',
+    'the square root, plus Lovasz': 'inverse_frequency_sqrt_lovasz.py',
+    'the square root, moving to CE, plus Lovasz': 'recommended.py',
     'RecallLoss': 'recall.py',
 }
 POINT = ('mIoU_as_is', 'mIoU_with_offsets', 'mAP')

@@ -270,7 +270,8 @@ def loss(label: str, components: list[dict] | None = None) -> Loss:
 @pytest.mark.parametrize(
     ('label', 'base'),
     [
-        ('InverseFrequency exponent=0.5 + LovaszSoftmax', 'recommended.py'),
+        ('InverseFrequency exponent=0.5 schedule=linear + LovaszSoftmax', 'recommended.py'),
+        ('InverseFrequency exponent=0.5 + LovaszSoftmax', 'inverse_frequency_sqrt_lovasz.py'),
         ('Recall + LovaszSoftmax', 'recall_lovasz.py'),
         ('Recall', 'recall.py'),
         ('Recall (test_cfg.mode=slide)', 'recall.py'),
@@ -318,7 +319,7 @@ def test_every_base_is_found_by_what_it_trains(name):
 
 
 def test_the_verdict_and_the_table_name_the_bases():
-    label = 'InverseFrequency exponent=0.5 + LovaszSoftmax'
+    label = 'InverseFrequency exponent=0.5 schedule=linear + LovaszSoftmax'
     comparison = one(*seeds('CE', LEARNT), *seeds(label, BETTER), *seeds('MyOwn', BETTER))
     text = text_of(comparison)
     assert "_base_ = ['your_config.py', 'mmseg_recall::_base_/losses/recommended.py']" in text
