@@ -131,10 +131,11 @@ def _complete_losses(cfg: Config) -> list[Component]:
 
 def _until_the_end(schedule: Component, cfg: Config) -> Component:
     """A schedule of weights that ends with the training, unless it says when."""
-    length = (cfg.get('train_cfg') or {}).get('max_iters')
-    if length is None or schedule.get('kind') == 'step':
+    loop = cfg.get('train_cfg')
+    if schedule.get('kind') == 'step' or (loop and 'max_iters' not in loop):
         return schedule
-    return {'until': length, **schedule}
+    # Without a training loop nothing is trained, and any end will do.
+    return {'until': loop.max_iters if loop else 1, **schedule}
 
 
 def _loss_class(loss: Component, place: str) -> type:
