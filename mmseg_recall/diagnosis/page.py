@@ -30,7 +30,7 @@ def _cells(diagnosis: Diagnosis) -> list[list[str]]:
     def cells(row: ClassRow) -> list[str]:
         counts = ('-' if v is None else f'{v:.0f}' for v in (row.objects, row.size))
         shares = ('-' if v is None else f'{100 * v:.3g}' for v in (row.pixels, row.images))
-        chance = '-' if row.chance is None else f'{100 * row.chance:.2g}'
+        chance = '-' if row.chance is None else _per_cent(row.chance)
         return [row.name, *shares, *counts, chance, steps(row)]
 
     def steps(row: ClassRow) -> str:
@@ -44,11 +44,16 @@ def _cells(diagnosis: Diagnosis) -> list[list[str]]:
     return [cells(row) for row in diagnosis.classes]
 
 
+def _per_cent(share: float) -> str:
+    """With two digits, or three."""
+    return f'{100 * share:.{2 if share < 0.995 else 3}g}'
+
+
 def _facts(diagnosis: Diagnosis) -> str:
     length = f'{diagnosis.iterations} iterations of ' if diagnosis.iterations else ''
     return (
         f'{diagnosis.images} images, {length}{diagnosis.batch_size} crops; '
-        f'{100 * diagnosis.ignored:.2g}% of the pixels ignored; Gini coefficient over pixels '
+        f'{_per_cent(diagnosis.ignored)}% of the pixels ignored; Gini coefficient over pixels '
         f'{diagnosis.gini:.2f}'
     )
 

@@ -434,6 +434,7 @@ def test_pages_hold_what_was_found(cfg: Config) -> None:
     masks(cfg)
     found = diagnose(cfg)._replace(config='a|b <script>.py')
     page = as_markdown(found)
+    assert '| 100 | 1.0 |' in page and 'e+' not in page
     assert '<script>' not in page and r'a\|b' in page
     assert '| road | ' in page and '## Faults' in page
     content = json.loads(as_json(found))
