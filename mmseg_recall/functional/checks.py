@@ -81,9 +81,10 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
             raise ValueError(f'{name} must be a tensor, got {type(given).__name__}')
     if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(_misshapen(logits, target))
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+    dtype = target.dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise ValueError(
-            f'target must hold integer class ids, got {target.dtype}: give target.long() if all of '
+            f'target must hold integer class ids, got {dtype}: give target.long() if all of '
             'it are whole numbers; soft labels, between 0 and 1, have no class'
         )
     if target.device != logits.device:
@@ -105,7 +106,7 @@ def _misshapen(logits: Tensor, target: Tensor) -> str:
 
 
 def check_pixel_weight(weight: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """The weight per pixel in the computing type; ValueError unless it has the target's shape."""
+    """The weight per pixel as engines take it; ValueError unless it has the target's shape."""
     if weight.shape != target.shape:
         raise ValueError(
             f'the weight per pixel must have the shape of target, {tuple(target.shape)}, '
@@ -113,7 +114,7 @@ def check_pixel_weight(weight: Tensor, logits: Tensor, target: Tensor) -> Tensor
         )
     if weight.device != logits.device:
         raise ValueError(_elsewhere('the weight per pixel', weight, logits))
-    return weight.to(compute_dtype(logits))
+    return weight.to(compute_dtype(logits)).contiguous()
 
 
 def _elsewhere(name: str, tensor: Tensor, logits: Tensor) -> str:

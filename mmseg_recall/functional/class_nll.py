@@ -15,6 +15,7 @@ from torch import Tensor
 from .checks import check_pixel_weight, check_resizable, check_shapes
 from .counts import ClassCounts
 from .engines import pick_engine
+from .engines.engine import Weigh
 
 
 def checked_pixel_nll(
@@ -84,6 +85,30 @@ def class_nll_sums(
     class_sums = pick_engine(logits, impl).class_sums
     sums, *counts = class_sums(logits, target.long(), ignore_index, pixel_weight)
     return sums, ClassCounts(*counts)
+
+
+def weighted_nll(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+    impl: str,
+    weigh: Weigh,
+    normalization: str,
+) -> Tensor:
+    """:func:`weighted_mean` of :func:`class_nll_sums`, by weights that follow from the counts.
+
+    ``weigh`` gives (w_c, N_c) of ClassCounts. An engine that knows what becomes of the sums spares
+    them their place in the graph, which matters where there are few pixels.
+    """
+    check_shapes(logits, target)
+    if pixel_weight is not None:
+        pixel_weight = check_pixel_weight(pixel_weight, logits, target)
+    engine, inputs = pick_engine(logits, impl), (logits, target.long(), ignore_index, pixel_weight)
+    if engine.weighted_mean is not None:
+        return engine.weighted_mean(*inputs, weigh, normalization)
+    sums, *counts = engine.class_sums(*inputs)
+    return weighted_mean(sums, *weigh(ClassCounts(*counts)), normalization)
 
 
 def resized_class_nll_sums(

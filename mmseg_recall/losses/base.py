@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from ..functional import (
     ClassCounts,
     as_class_logits,
-    class_nll_sums,
     soft_sums,
     sum_over_ranks,
     weighted_mean,
 )
 from ..functional.checks import check_pixel_weight, compute_dtype, widest
-from ..functional.class_nll import check_normalization
+from ..functional.class_nll import check_normalization, weighted_nll
 from ..functional.engines import IMPLS
 from ..functional.ranks import differentiable_sum_over_ranks, num_ranks
 from .class_counts import (
@@ -130,7 +129,8 @@ class SegmentationLoss(nn.Module):
             )
         if ignore == 255 and logits.shape[1] == 2 and not self._foreground_seen:
             self._look_for_foreground(target)
-        return self.loss_weight * self.compute(logits, target, weight, ignore)
+        loss = self.compute(logits, target, weight, ignore)
+        return loss if self.loss_weight == 1 else self.loss_weight * loss
 
     def _look_for_foreground(self, target: Tensor) -> None:
         # Of a mask of 0 and 255 all of the foreground is ignored. On CUDA looking would wait for
@@ -258,6 +258,7 @@ class ClassWeightedLoss(SegmentationLoss):
         self.batches: Tensor | None = None
         self.last_counts: ClassCounts | None = None
         self._last_weight = torch.empty(0)
+        self._num_ranks = 1
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
         """Weight of each class, (C,), for a batch with these counts."""
@@ -266,27 +267,27 @@ class ClassWeightedLoss(SegmentationLoss):
     def compute(
         self, logits: Tensor, target: Tensor, pixel_weight: Tensor | None, ignore_index: int | None
     ) -> Tensor:
-        sums, counts = class_nll_sums(
-            logits,
-            target,
-            ignore_index=ignore_index,
-            pixel_weight=pixel_weight,
-            impl=self.impl,
-        )
-        return self.from_sums(sums, counts)
+        options = ignore_index, pixel_weight, self.impl, self._weigh, self.normalization
+        return self._over_ranks(weighted_nll(logits, target, *options))
 
     def from_sums(self, sums: Tensor, counts: ClassCounts) -> Tensor:
         """The loss before ``loss_weight`` from what :func:`class_nll_sums` returns."""
-        world_size = num_ranks(self.sync_stats)
-        if world_size > 1:
+        return self._over_ranks(weighted_mean(sums, *self._weigh(counts), self.normalization))
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        return value if self._num_ranks == 1 else self._num_ranks * value
+
+    def _weigh(self, counts: ClassCounts) -> tuple[Tensor, Tensor]:
+        ranks = num_ranks(self.sync_stats)
+        if ranks > 1:
             counts = ClassCounts(*sum_over_ranks(torch.stack(counts))[0])
         weight = self.class_weight(counts)
         if self.schedule is not None:
             weight = self._scheduled(weight, self.schedule)
+        weight = weight.detach()
         # Not by nn.Module.__setattr__, which looks each up among parameters and modules.
-        self.__dict__.update(last_counts=counts, _last_weight=weight.detach())
-        value = weighted_mean(sums, weight, counts.pixels, self.normalization)
-        return value if world_size == 1 else world_size * value
+        self.__dict__.update(last_counts=counts, _last_weight=weight, _num_ranks=ranks)
+        return weight, counts.pixels
 
     def _scheduled(self, weight: Tensor, schedule: Schedule) -> Tensor:
         none = torch.zeros((), dtype=torch.long, device=weight.device)

@@ -13,19 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels
+from ..counts import ClassCounts
 from . import cpu_blocks, cpu_library
-from .cpu_blocks import At, Result, full_precision, in_huge_pages, map_on_threads, map_row_blocks
+from .cpu_blocks import (
+    Result,
+    full_precision,
+    gradient_by_blocks,
+    map_blocks,
+    map_on_threads,
+)
 from .cpu_lovasz import Count, Slopes, differentiate_lovasz, lovasz_softmax, score_blocks
-from .engine import Engine
+from .engine import Engine, Weigh
 from .operation import Operation, differentiated
 from .plain import PLAIN
-from .rows import as_rows, from_rows, pixel_rows, resizing_weight
+from .rows import resizing_weight
 
 # Columns of a tile: narrow, because what upsampling multiplies with grows with it, yet wide enough
 # for a matrix product.
@@ -35,8 +42,10 @@ TILE_COLUMNS = 128
 Outputs = tuple[tuple[Tensor, ...], tuple[()]]
 """Of an operation, whose backward takes its inputs alone."""
 
-Score = tuple[Tensor, Tensor, int]
-"""Of a block: S_c, (C,) float64; the counts, (3, C); how many labels mean nothing."""
+Score = tuple[Tensor, int]
+"""Of a block: int64 (4, C), S_c as the bits of float64, then the counts; and how many labels mean
+nothing.
+"""
 
 
 def _score(
@@ -45,22 +54,21 @@ def _score(
     ignore_index: int | None,
     pixel_weight: Tensor | None,
     *outputs: Tensor,
-) -> Outputs:
+) -> list[Tensor]:
     """Sums and counts of (N, C, ...); by the library also -log p and valid per pixel, written."""
-    labels, weight = (
-        pixel_rows(target),
-        None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
-    )
-    others = [pixel_rows(output) for output in outputs] if outputs else []
 
-    def score(at: At, x: Tensor, _: Tensor) -> Score:
-        rest = [output[at] for output in others] if others else []
-        return _score_block(
-            x, labels[at], ignore_index, None if weight is None else weight[at], *rest
-        )
+    def score(images: slice, x: Tensor, _: Any, labels: Tensor, *rest: Tensor) -> Score:
+        return _score_block(x, labels, ignore_index, *rest)
 
-    scores = map_row_blocks(score, as_rows(logits), by_library=True)
+    scores = map_blocks(score, logits, target, pixel_weight, *outputs)
     return _total(scores, logits, target, ignore_index)
+
+
+def _class_sums(
+    logits: Tensor, target: Tensor, ignore_index: int | None, pixel_weight: Tensor | None
+) -> Outputs:
+    sums, *counts = _score(logits, target, ignore_index, pixel_weight)
+    return (sums.float(), *counts), ()
 
 
 def _differentiate(
@@ -69,25 +77,14 @@ def _differentiate(
     ignore_index: int | None,
     class_factor: Tensor | None,
     pixel_factor: Tensor | None,
+    scale: Tensor | None = None,
 ) -> Tensor:
-    """The gradient of the logits: softmax less one-hot, times the factors of class and pixel."""
-    labels, factor = (
-        pixel_rows(target),
-        None if pixel_factor is None else pixel_rows(pixel_factor.contiguous()),
-    )
+    """The gradient of the logits: softmax less one-hot, times scale and factors of class, pixel."""
 
-    def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        of_block = None if factor is None else factor[at]
-        _differentiate_block(x, labels[at], ignore_index, class_factor, of_block, out)
+    def differentiate(images: slice, x: Tensor, out: Tensor, labels: Tensor, factor: Any) -> None:
+        _differentiate_block(x, labels, ignore_index, class_factor, factor, out, scale)
 
-    return _write_gradient(differentiate, logits)
-
-
-def _write_gradient(differentiate: Callable[[At, Tensor, Tensor], None], logits: Tensor) -> Tensor:
-    rows = as_rows(logits)
-    grad = in_huge_pages(torch.empty_like(rows))
-    map_row_blocks(differentiate, rows, grad, by_library=True)
-    return from_rows(grad, logits)
+    return gradient_by_blocks(differentiate, logits, target, pixel_factor)
 
 
 def _differentiate_class_sums(
@@ -100,6 +97,52 @@ def _differentiate_class_sums(
 ) -> Tensor:
     factor = grads[0].contiguous()
     return _differentiate(logits, target, ignore_index, factor, pixel_weight)
+
+
+def _weighted_mean(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+    weigh: Weigh,
+    normalization: str,
+) -> Tensor:
+    target = target.contiguous()
+    sums, *counts = _score(logits, target, ignore_index, pixel_weight)
+    weight, pixels = weigh(ClassCounts(*counts))
+    of_classes = sums, weight, pixels, normalization == 'weights'
+    return _mean_of_sums(logits, target, ignore_index, pixel_weight, *of_classes)
+
+
+def _differentiate_mean(
+    grads: tuple[Tensor],
+    saved: list[Tensor],
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+    *of_classes: Any,
+) -> Tensor:
+    return _differentiate(logits, target, ignore_index, saved[0], pixel_weight, grads[0])
+
+
+def _plain_mean(*inputs: Any) -> Tensor:
+    _, (factor,) = _mean(*inputs)
+    return torch.dot(factor, PLAIN.class_sums(*inputs[:4])[0])
+
+
+def _mean(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+    *of_classes: Any,
+) -> tuple[tuple[Tensor], tuple[Tensor]]:
+    mean, factor = cpu_library.weighted_mean(*of_classes)
+    return (mean,), (factor,)
+
+
+_mean_of_sums = differentiated(Operation(_mean, _differentiate_mean, _plain_mean))
 
 
 def _pixel_nll(logits: Tensor, target: Tensor, ignore_index: int | None) -> Outputs:
@@ -116,27 +159,28 @@ def _differentiate_pixel_nll(
     target: Tensor,
     ignore_index: int | None,
 ) -> Tensor:
-    return _differentiate(logits, target, ignore_index, None, grads[0])
+    return _differentiate(logits, target, ignore_index, None, grads[0].contiguous())
 
 
 def _soft_counts(
     logits: Tensor, target: Tensor, ignore_index: int | None, per_image: bool
 ) -> Outputs:
-    labels, num_classes = pixel_rows(target), logits.shape[1]
+    num_classes, num_images = logits.shape[1], len(logits) if per_image else 1
 
-    def score(at: At, x: Tensor, _: Tensor) -> tuple[slice, Tensor, Tensor, int]:
-        images = at[0] if per_image else slice(0, 1)
+    def score(
+        images: slice, x: Tensor, _: Any, labels: Tensor
+    ) -> tuple[slice, Tensor, Tensor, int]:
+        images = images if per_image else slice(0, 1)
         size = images.stop - images.start, num_classes
         sums = x.new_zeros(2, *size, dtype=torch.float64)
         pixels = x.new_zeros(size, dtype=torch.int64)
         rest = num_classes if per_image else 0, sums[0], sums[1], pixels
-        unknown = cpu_library.run('soft_counts_forward', x, labels[at], ignore_index, *rest)
+        unknown = cpu_library.run('soft_counts_forward', x, labels, ignore_index, *rest)
         return images, sums, pixels, unknown
 
-    rows, num_images = as_rows(logits), len(logits) if per_image else 1
     total = logits.new_zeros(2, num_images, num_classes, dtype=torch.float64)
     pixels = logits.new_zeros(num_images, num_classes, dtype=torch.int64)
-    for images, block_sums, block_pixels, unknown in map_row_blocks(score, rows, by_library=True):
+    for images, block_sums, block_pixels, unknown in map_blocks(score, logits, target):
         if unknown:
             valid_pixels(target, num_classes, ignore_index)  # says which
         total[:, images] += block_sums
@@ -154,16 +198,16 @@ def _differentiate_soft_counts(
     per_image: bool,
 ) -> Tensor:
     grads = grads[0].contiguous(), grads[1].contiguous()
-    labels, distance = pixel_rows(target), logits.shape[1] if per_image else 0
+    distance = logits.shape[1] if per_image else 0
 
-    def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        of_block = [g[at[0]] if per_image else g for g in grads]
+    def differentiate(images: slice, x: Tensor, out: Tensor, labels: Tensor) -> None:
+        of_block = [g[images] if per_image else g for g in grads]
         where = out, out.stride(0), out.stride(1)
         cpu_library.run(
-            'soft_counts_backward', x, labels[at], ignore_index, distance, *of_block, *where
+            'soft_counts_backward', x, labels, ignore_index, distance, *of_block, *where
         )
 
-    return _write_gradient(differentiate, logits)
+    return gradient_by_blocks(differentiate, logits, target)
 
 
 def _seesaw(
@@ -174,18 +218,13 @@ def _seesaw(
     mitigation: Tensor,
     q: float,
 ) -> Outputs:
-    labels, weight = (
-        pixel_rows(target),
-        None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
-    )
-
-    def score(at: At, x: Tensor, _: Tensor) -> tuple[Tensor, int]:
+    def score(images: slice, x: Tensor, _: Any, labels: Tensor, weight: Any) -> tuple[Tensor, int]:
         total = x.new_zeros((), dtype=torch.float64)
-        rest = None if weight is None else weight[at], mitigation, q, total
-        return total, cpu_library.run('seesaw_forward', x, labels[at], ignore_index, *rest)
+        rest = weight, mitigation, q, total
+        return total, cpu_library.run('seesaw_forward', x, labels, ignore_index, *rest)
 
-    rows, total = as_rows(logits), logits.new_zeros((), dtype=torch.float64)
-    for part, unknown in map_row_blocks(score, rows, by_library=True):
+    total = logits.new_zeros((), dtype=torch.float64)
+    for part, unknown in map_blocks(score, logits, target, pixel_weight):
         if unknown:
             valid_pixels(target, logits.shape[1], ignore_index)  # says which
         total += part
@@ -202,17 +241,11 @@ def _differentiate_seesaw(
     mitigation: Tensor,
     q: float,
 ) -> Tensor:
-    labels, weight = (
-        pixel_rows(target),
-        None if pixel_weight is None else pixel_rows(pixel_weight.contiguous()),
-    )
+    def differentiate(images: slice, x: Tensor, out: Tensor, labels: Tensor, weight: Any) -> None:
+        rest = weight, mitigation, q, grads[0], out, out.stride(0), out.stride(1)
+        cpu_library.run('seesaw_backward', x, labels, ignore_index, *rest)
 
-    def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        rest = None if weight is None else weight[at], mitigation, q, grads[0]
-        written = out, out.stride(0), out.stride(1)
-        cpu_library.run('seesaw_backward', x, labels[at], ignore_index, *rest, *written)
-
-    return _write_gradient(differentiate, logits)
+    return gradient_by_blocks(differentiate, logits, target, pixel_weight)
 
 
 def _resized_class_sums(
@@ -223,7 +256,8 @@ def _resized_class_sums(
         return _score_block(x, tile.labels(target), ignore_index, None)
 
     scores = [score for _, score in _map_tiles(score, logits, target.shape, align_corners)]
-    return _total(scores, logits, target, ignore_index)
+    sums, *counts = _total(scores, logits, target, ignore_index)
+    return (sums.float(), *counts), ()
 
 
 def _differentiate_resized_class_sums(
@@ -263,8 +297,8 @@ def _resized_class_sums_and_lovasz(
         return [unknown for unknown, _ in results]
 
     lovasz, slopes = score_blocks(on_tiles, logits.shape[1], target, ignore_index, sync)
-    (sums, *counts), _ = _total(scores, logits, target, ignore_index)
-    return (sums, lovasz, *counts), slopes
+    sums, *counts = _total(scores, logits, target, ignore_index)
+    return (sums.float(), lovasz, *counts), slopes
 
 
 def _differentiate_resized_class_sums_and_lovasz(
@@ -297,10 +331,9 @@ def _score_block(
     valid: Tensor | None = None,
 ) -> Score:
     """Score a block: x (n, C, k), target (n, k)."""
-    sums = x.new_zeros(x.shape[1], dtype=torch.float64)
-    counts = x.new_zeros(3, x.shape[1], dtype=torch.int64)
-    outputs = sums, counts, nll, valid
-    return sums, counts, cpu_library.run('nll_forward', x, target, ignore_index, weight, *outputs)
+    score = torch.zeros(4, x.shape[1], dtype=torch.int64, device='cpu')
+    outputs = score, nll, valid
+    return score, cpu_library.run('nll_forward', x, target, ignore_index, weight, *outputs)
 
 
 def _differentiate_block(
@@ -310,26 +343,29 @@ def _differentiate_block(
     class_factor: Tensor | None,
     pixel_factor: Tensor | None,
     out: Tensor,
+    scale: Tensor | None = None,
 ) -> None:
     """Write the gradient of a block to ``out``."""
-    arguments = pixel_factor, class_factor, out, out.stride(0), out.stride(1)
+    arguments = pixel_factor, class_factor, scale, out, out.stride(0), out.stride(1)
     cpu_library.run('nll_backward', x, target, ignore_index, *arguments)
 
 
 def _total(
     scores: list[Score], logits: Tensor, target: Tensor, ignore_index: int | None
-) -> Outputs:
+) -> list[Tensor]:
+    """S_c, float64, and the three counts."""
     if not scores:
-        counts = target.new_zeros(3, logits.shape[1])
-        scores = [(counts[0].double(), counts, 0)]
-    (sums, counts, unknown), *others = scores
-    for of_block in others:  # in a fixed order
-        sums += of_block[0]
-        counts += of_block[1]
-        unknown += of_block[2]
+        scores = [(target.new_zeros(4, logits.shape[1]), 0)]
+    (total, unknown), *others = scores
+    sums, *counts = total.unbind()
+    sums = sums.view(torch.float64)
+    for score, unknown_of_block in others:  # in a fixed order
+        sums += score[0].view(torch.float64)
+        total[1:] += score[1:]
+        unknown += unknown_of_block
     if unknown:
         valid_pixels(target, logits.shape[1], ignore_index)  # says which
-    return (sums.to(compute_dtype(logits)), *counts.unbind()), ()
+    return [sums, *counts]
 
 
 class _Axis(NamedTuple):
@@ -433,7 +469,7 @@ def _add_tiles(
 
 
 CPU = Engine(
-    class_sums=differentiated(Operation(_score, _differentiate_class_sums, PLAIN.class_sums)),
+    class_sums=differentiated(Operation(_class_sums, _differentiate_class_sums, PLAIN.class_sums)),
     resized_class_sums=differentiated(
         Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
     ),
@@ -451,4 +487,5 @@ CPU = Engine(
             differentiable=2,
         )
     ),
+    weighted_mean=_weighted_mean,
 )

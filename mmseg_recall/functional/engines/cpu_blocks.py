@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checks import compute_dtype
+from .rows import as_rows, from_rows, pixel_rows
 
 # Elements of the logits in a block. Torch's operations want one that fits the cache of a core; the
 # library sees to that itself. Below the last, threads cost more than they bring.
@@ -47,6 +48,52 @@ def _c_library() -> ctypes.CDLL:
     library = ctypes.CDLL(None)
     library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return library
+
+
+def map_blocks(work: Callable[..., Result], logits: Tensor, *pixels: Tensor | None) -> list[Result]:
+    """``work(images, x, None, *pixels)`` of the library, block by block; results in their order.
+
+    Args:
+        work: Gets which images, their logits (n, C, ...) in float32, and a part of each of pixels.
+        logits: (N, C, ...).
+        pixels: What has one number a pixel, like target, contiguous, or is None.
+    """
+    if _is_block(logits):
+        return [work(slice(0, logits.shape[0]), logits, None, *pixels)]
+    return _map_rows(work, as_rows(logits.detach()), None, pixels)
+
+
+def gradient_by_blocks(work: Callable[..., None], logits: Tensor, *pixels: Tensor | None) -> Tensor:
+    """What ``work(images, x, gradient, *pixels)`` has written to its part of the gradient."""
+    if _is_block(logits):
+        grad = in_huge_pages(torch.empty_like(logits))
+        work(slice(0, logits.shape[0]), logits, grad, *pixels)
+        return grad
+    rows = as_rows(logits)
+    grad = in_huge_pages(torch.empty_like(rows))
+    _map_rows(work, rows, grad, pixels)
+    return from_rows(grad, logits)
+
+
+def _is_block(logits: Tensor) -> bool:
+    """Whether the library takes all of the logits at once, as they are."""
+    few = LIBRARY_BLOCK if logits.shape[0] == 1 else min(SMALL_BLOCK, LIBRARY_BLOCK)
+    ready = logits.dtype == torch.float32 and logits.is_contiguous()
+    return ready and logits.numel() <= few and logits.dim() > 2
+
+
+def _map_rows(
+    work: Callable[..., Result],
+    rows: Tensor,
+    grad: Tensor | None,
+    pixels: tuple[Tensor | None, ...],
+) -> list[Result]:
+    cut = [None if p is None else pixel_rows(p) for p in pixels]
+
+    def on_block(at: At, x: Tensor, out: Tensor) -> Result:
+        return work(at[0], x, out, *[None if p is None else p[at] for p in cut])
+
+    return map_row_blocks(on_block, rows, grad, by_library=True)
 
 
 def map_row_blocks(

@@ -230,12 +230,12 @@ INLINE void softmax(Strip *s, const float *x, int64_t stride, int64_t length, in
         }
 }
 
-/* Adds the negative log-likelihood, times the weight of the pixel where there is one, to `sums` of
- * its class, and to `counts` its pixels, true positives and predictions (three rows of classes).
- * Writes it to `nll` and which pixels take part to `valid`, unless these are NULL. */
-KERNEL nll_forward(const Block *b, const float *weight, double *sums, int64_t *counts, float *nll,
-                   uint8_t *valid) {
+/* Four rows of classes: adds to the first, of double, the negative log-likelihood, times the weight
+ * of the pixel where there is one, then the pixels, true positives and predictions. Writes the
+ * negative log-likelihood to `nll` and which pixels take part to `valid`, unless these are NULL. */
+KERNEL nll_forward(const Block *b, const float *weight, double *sums, float *nll, uint8_t *valid) {
     const int64_t num_classes = b->num_classes;
+    int64_t *counts = (int64_t *)sums + num_classes;
     int64_t *true_positives = counts + num_classes, *predicted = true_positives + num_classes;
     Strip s;
     int64_t unknown = 0;
@@ -263,6 +263,23 @@ KERNEL nll_forward(const Block *b, const float *weight, double *sums, int64_t *c
     return unknown;
 }
 
+/* The mean of the sums, weighted, and by what `factor` it multiplies each: divided by the number of
+ * pixels, or by_weights by their weight. What the weight of a class without pixels is has no part. */
+EXPORTED void weighted_mean(int64_t num_classes, int64_t by_weights, const double *sums,
+                            const double *weight, const int64_t *pixels, float *factor,
+                            float *mean) {
+    double total = 0, weighted = 0;
+    for (int64_t c = 0; c < num_classes; c++)
+        if (pixels[c]) {
+            total += by_weights ? weight[c] * (double)pixels[c] : (double)pixels[c];
+            weighted += weight[c] * sums[c];
+        }
+    total = total > 0 || total != total ? total : 1.0;
+    for (int64_t c = 0; c < num_classes; c++)
+        factor[c] = pixels[c] ? (float)(weight[c] / total) : 0.0f;
+    *mean = (float)(weighted / total);
+}
+
 /* Writes factor * (softmax - one-hot) for a strip. */
 INLINE void write_nll_gradient(const Strip *s, int64_t length, int64_t num_classes,
                                const float *factor, float *grad, int64_t grad_stride) {
@@ -277,10 +294,11 @@ INLINE void write_nll_gradient(const Strip *s, int64_t length, int64_t num_class
     }
 }
 
-/* Writes grad = factor * (softmax - one-hot), with the factor of the pixel's class, of the pixel
- * itself, or the product of both; either may be NULL. `grad` may be `x`. */
-KERNEL nll_backward(const Block *b, const float *weight, const float *class_factor, float *grad,
-                    int64_t grad_image_stride, int64_t grad_stride) {
+/* Writes grad = factor * (softmax - one-hot), with the product of what there is of the factor of the
+ * pixel's class, of the pixel itself, and of all. `grad` may be `x`. */
+KERNEL nll_backward(const Block *b, const float *weight, const float *class_factor,
+                    const float *scale, float *grad, int64_t grad_image_stride,
+                    int64_t grad_stride) {
     const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float factor[MAX_STRIP];
@@ -291,6 +309,7 @@ KERNEL nll_backward(const Block *b, const float *weight, const float *class_fact
         softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         for (int64_t i = 0; i < n; i++) {
             factor[i] = s.label[i] < 0 ? 0.0f : class_factor ? class_factor[s.label[i]] : 1.0f;
+            if (scale && s.label[i] >= 0) factor[i] *= *scale;
             if (weight && s.label[i] >= 0) factor[i] *= weight[at + i]; /* else it may be NaN */
         }
         write_nll_gradient(&s, n, num_classes, factor, grad + s.image * grad_image_stride + s.start,

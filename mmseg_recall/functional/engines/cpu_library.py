@@ -7,6 +7,7 @@ the plain engine takes their place.
 from __future__ import annotations
 
 import ctypes
+import math
 import warnings
 import zlib
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -20,8 +21,8 @@ from torch.nn import Parameter
 _POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 _WRITTEN = [_POINTER, _INTEGER, _INTEGER]  # the gradient and its strides
 _ARGUMENTS: dict[str, list[Any]] = {
-    'nll_forward': [_POINTER] * 5,
-    'nll_backward': [_POINTER, _POINTER, *_WRITTEN],
+    'nll_forward': [_POINTER] * 4,
+    'nll_backward': [*[_POINTER] * 3, *_WRITTEN],
     'seesaw_forward': [_POINTER, _POINTER, ctypes.c_float, _POINTER],
     'seesaw_backward': [_POINTER, _POINTER, ctypes.c_float, _POINTER, *_WRITTEN],
     'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
@@ -74,6 +75,8 @@ def _load() -> ctypes.CDLL | None:
     for name, arguments in (of_block | _TABLE_ARGUMENTS).items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, ctypes.c_int64
+    library.weighted_mean.argtypes = [_INTEGER, _INTEGER, *[_POINTER] * 5]
+    library.weighted_mean.restype = None
     return library
 
 
@@ -104,7 +107,7 @@ def run(
     ignore_index: int | None,
     *arguments: Tensor | float | None,
 ) -> int:
-    """Call a function on a block: x (n, C, k) and target (n, k), both of adjacent pixels.
+    """Call a function on a block: x (n, C, ...) and target (n, ...), each of adjacent pixels.
 
     ctypes releases the interpreter lock, so that blocks run on all threads.
 
@@ -115,18 +118,21 @@ def run(
     for i, tensor in enumerate(given):
         if isinstance(tensor, Tensor):
             # Whatever the callers have missed: reading it would end the process.
-            if type(tensor) not in WITH_MEMORY or tensor.device.type != 'cpu':
+            if type(tensor) not in WITH_MEMORY or not tensor.is_cpu:
                 raise RuntimeError(
                     f'the logits are in main memory, and a {type(tensor).__name__} that goes with '
                     f'them (target, or weight per pixel), {tuple(tensor.shape)} on '
                     f'{tensor.device}, is not: give all of them as ordinary tensors on CPU'
                 )
             given[i] = tensor.data_ptr()
-    n, num_classes, k = x.shape
+    n, num_classes, *size = x.shape
+    image_stride, class_stride, *_ = x.stride()
+    num_pixels, row = math.prod(size), target.stride(0)
     ignore = ignore_index is not None, ignore_index or 0
-    strides = x.stride(0), x.stride(1)
-    block = Block(given[0], *strides, n, num_classes, k, given[1], target.stride(0), *ignore)
-    status = getattr(LIBRARY, name)(block, *given[2:])
+    block = Block(
+        given[0], image_stride, class_stride, n, num_classes, num_pixels, given[1], row, *ignore
+    )
+    status: int = getattr(LIBRARY, name)(block, *given[2:])
     if status < 0:
         raise MemoryError(f'no memory for a strip of {num_classes} classes')
     return status
@@ -139,3 +145,25 @@ def run_on_tables(name: str, *arguments: Tensor | int) -> int:
     if result < 0:
         raise MemoryError(f'no memory for the bins of {given[0]} classes')
     return result
+
+
+def weighted_mean(
+    sums: Tensor, weight: Tensor, pixels: Tensor, by_weights: bool
+) -> tuple[Tensor, Tensor]:
+    """(the weighted mean, what it multiplies the sums with): ``weighted_mean`` in one call.
+
+    Args:
+        sums: (C,), float64.
+        weight: (C,), or what broadcasts to it.
+        pixels: (C,), int64.
+        by_weights: Whether to divide by the sum of the weights, or of the pixels.
+    """
+    assert LIBRARY is not None
+    wide = weight.dtype == torch.float64 and weight.is_cpu
+    if not (wide and weight.shape == sums.shape and weight.is_contiguous()):
+        weight = weight.to('cpu', torch.float64).expand_as(sums).contiguous()
+    mean = sums.new_empty((), dtype=torch.float32)
+    factor = torch.empty_like(sums, dtype=torch.float32)
+    given, written = (sums.data_ptr(), weight.data_ptr(), pixels.data_ptr()), factor.data_ptr()
+    LIBRARY.weighted_mean(sums.shape[0], by_weights, *given, written, mean.data_ptr())
+    return mean, factor

@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..counts import ClassCounts
+
+Weigh = Callable[[ClassCounts], tuple[Tensor, Tensor]]
+"""The weight of each class, and its pixels, (C,), over all ranks, from the counts of this rank."""
+
 
 class Engine(NamedTuple):
     """Functions that every loss is made of, each from logits (N, C, ...) and int64 target (N, ...).
@@ -29,3 +34,7 @@ class Engine(NamedTuple):
     resized_class_sums_and_lovasz: Callable[..., tuple[Tensor, ...]]
     """(logits, target, ignore_index, align_corners, sync) -> of the resized logits S_c, the loss by
     counting, then the fields of ClassCounts."""
+    weighted_mean: Callable[..., Tensor] | None = None
+    """(logits, target, ignore_index, pixel_weight, weigh, normalization) -> ``weighted_nll``; None
+    where that is best made of class_sums.
+    """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +25,8 @@ class Operation(NamedTuple):
 class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, operation: Operation, logits: Tensor, target: Tensor, *options: Any
+        ctx: Any, operation: Operation, logits: Tensor, target: Tensor, options: tuple[Any, ...]
     ) -> tuple[Tensor, ...] | Tensor:
-        target = target.contiguous()
         outputs, saved = operation.forward(logits, target, *options)
         ctx.save_for_backward(logits, target, *saved)
         ctx.operation, ctx.options = operation, options
@@ -45,10 +43,16 @@ class _Apply(torch.autograd.Function):
             outputs = outputs[: len(grads)] if isinstance(outputs, tuple) else outputs
             grad = torch.autograd.grad(outputs, logits, grads, create_graph=True)[0]
         else:
-            grad = operation.backward(grads, saved, logits, target, *options).to(logits.dtype)
-        return None, grad, None, *[None] * len(options)
+            grad = operation.backward(grads, saved, logits, target, *options)
+            if grad.dtype != logits.dtype:
+                grad = grad.to(logits.dtype)
+        return None, grad, None, None
 
 
 def differentiated(operation: Operation) -> Callable[..., Any]:
-    """The operation as a function of logits, target and its options."""
-    return partial(_Apply.apply, operation)
+    """The operation as a function of logits, target and its options, constants all of them."""
+
+    def operate(logits: Tensor, target: Tensor, *options: Any) -> Any:
+        return _Apply.apply(operation, logits, target.contiguous(), options)
+
+    return operate
