@@ -193,6 +193,9 @@ def _test(
     with tempfile.TemporaryDirectory() as folder:
         cfg.merge_from_dict(dict(load_from=checkpoint, work_dir=folder, log_level='ERROR'))
         cfg.default_scope = cfg.get('default_scope', 'mmseg')
+        # mmengine keeps visualizers by name, and for good: each test needs its own, not that of a
+        # folder that is gone, or of a tracking service.
+        cfg.visualizer, cfg.experiment_name = None, folder
         cfg.test_evaluator = evaluator
         cfg.default_hooks = {}
         cfg.test_dataloader, cfg.test_cfg = cfg[loader], dict(type='TestLoop')

@@ -485,6 +485,19 @@ def test_a_checkpoint_is_scored_with_what_costs_no_training(cfg: Config, shares:
     assert where in page
 
 
+@pytest.mark.parametrize('name', [None, 'visualizer'])
+def test_two_tests_in_one_second_do_not_share_a_visualizer(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """The first one's folder is gone; a config names it, as mmseg's do, or the clock does."""
+    monkeypatch.setattr('mmengine.runner.runner.time.strftime', lambda *_: '20260101_000000')
+    path = trained(cfg)
+    if name:
+        backends = [dict(type='LocalVisBackend')]
+        cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=backends, name=name)
+    assert [diagnose(cfg, path).offsets.images for _ in range(2)] == [3, 3]
+
+
 @pytest.mark.parametrize('change', [dict(channels=8), dict(num_convs=2)])
 def test_a_checkpoint_of_another_model_is_not_scored(cfg: Config, change: dict) -> None:
     path = trained(cfg)
