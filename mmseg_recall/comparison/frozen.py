@@ -28,12 +28,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ..config import argument, as_list, predicting_head, segmentor
-from ..evaluation import Areas
-from ..evaluation.areas import iou
+from ..evaluation.areas import areas_of, iou
 from ..evaluation.boundary import boundary_areas
 from ..evaluation.calibration import class_calibration_error
 from ..evaluation.objects import found_objects
-from ..evaluation.operating_point import average_precision, fit_offsets
+from ..evaluation.operating_point import average_precision, fit_offsets, joined, pixels_of
 from ..files import write_atomically
 from ..literal_config import parse_config
 from ..models.rewrite import rewrite
@@ -46,8 +45,7 @@ from .plan import Plan, areas_metric
 from .record import complete_record, failed_record, failure_of, write_record
 
 FEATURES = 'features'
-# Of the pixels by which operating points are compared.
-GRID = 4
+# By which operating points are compared.
 MAX_PIXELS = 300_000
 # Means over the classes, by the name that they have among the metrics.
 MEANS = {
@@ -257,28 +255,30 @@ def test(
     model.eval()
     metric = METRICS.build(dict(areas_metric(cfg), areas_file=str(areas_file)))
     metric.dataset_meta = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
-    items, kept = load_features(cfg, 'test', features), []
-    ignore_index, outlines = _ignore_index(cfg), np.zeros((4, 1), dtype=np.int64)
+    items, ignore_index = load_features(cfg, 'test', features), _ignore_index(cfg)
+    kept, outlines = [], []
     for item in items:
         logits, label = logits_of(model, item), item.label.long()
         # Not by argmax, which takes five times as long over the first dimension.
         prediction = logits.max(dim=0, keepdim=True).indices
         sample = dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=label))
         metric.process({}, [sample])
-        kept.append(_grid(logits, label, cfg))
-        outlines = outlines + _outlines_and_objects(
-            prediction[0], label[0], len(logits), ignore_index
-        )
+        kept.append(pixels_of(logits, label[0], ignore_index))
+        maps = prediction[0].numpy(), label[0].numpy(), len(logits), ignore_index
+        outlines.append([*boundary_areas(*maps), *found_objects(*maps)])
     metrics = {name: float(value) for name, value in metric.evaluate(len(items)).items()}
-    scored = _pixels(kept)
+    scored = joined(kept, MAX_PIXELS)
     errors = class_calibration_error(_softmax(scored[0]), scored[1])
-    per_class = {'calibration_error': (100 * errors).tolist(), **_per_cent(outlines)}
+    per_class = {
+        'calibration_error': (100 * errors).tolist(),
+        **_outlines(np.sum(outlines, axis=0)),
+    }
     if cfg.get('val_dataloader'):
         chosen_on = [
-            _grid(logits_of(model, item), item.label.long(), cfg)
+            pixels_of(logits_of(model, item), item.label[0], ignore_index)
             for item in load_features(cfg, 'val', features)
         ]
-        per_class |= operating_point(_pixels(chosen_on), scored)
+        per_class |= operating_point(joined(chosen_on, MAX_PIXELS), scored)
     means = {
         name: float(np.nanmean(per_class[key])) for name, key in MEANS.items() if key in per_class
     }
@@ -289,36 +289,14 @@ def _ignore_index(cfg: Config) -> int:
     return argument(predicting_head(cfg.model), 'ignore_index')
 
 
-def _grid(logits: Tensor, label: Tensor, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, C) and labels (n,) of every GRID-th pixel of every GRID-th row that count."""
-    step = slice(GRID // 2, None, GRID)
-    labels = label[0, step, step].flatten().numpy()
-    valid = labels != _ignore_index(cfg)
-    return logits[:, step, step].flatten(1).T.numpy()[valid], labels[valid]
-
-
-def _pixels(images: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Those of all images, or as many as are compared, evenly spaced."""
-    logits, labels = (np.concatenate(parts) for parts in zip(*images, strict=True))
-    step = max(1, -(-len(labels) // MAX_PIXELS))
-    return logits[::step].astype(np.float64), labels[::step]
-
-
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exps = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exps / exps.sum(axis=1, keepdims=True)
 
 
-def _outlines_and_objects(
-    prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int
-) -> np.ndarray:
-    """Of an image, (4, C): boundaries that meet, those of either, objects found, and all."""
-    maps = prediction.numpy(), label.numpy(), num_classes, ignore_index
-    return np.stack([*boundary_areas(*maps), *found_objects(*maps)])
-
-
-def _per_cent(outlines: np.ndarray) -> dict[str, list[float]]:
-    meet, either, found, objects = outlines.astype(float)
+def _outlines(sums: np.ndarray) -> dict[str, list[float]]:
+    """Of boundaries that meet, those of either, objects found and all, (4, C)."""
+    meet, either, found, objects = sums.astype(float)
     with np.errstate(invalid='ignore', divide='ignore'):
         boundary = np.where(objects > 0, 100 * meet / either, np.nan)
         recall = 100 * found / objects
@@ -353,9 +331,4 @@ def operating_point(
 
 
 def _iou(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    prediction, classes = logits.argmax(axis=1), logits.shape[1]
-    hits, predicted, label = (
-        np.bincount(ids, minlength=classes)
-        for ids in (labels[prediction == labels], prediction, labels)
-    )
-    return iou(Areas(hits, predicted, label))
+    return iou(areas_of(logits.argmax(axis=1), labels, logits.shape[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from mmengine.config import Config
@@ -14,8 +14,10 @@ from mmseg.registry import DATASETS
 
 from ..config import Component, datasets, type_name
 from ..files import write_atomically
-from .labels import count_classes, distinct_items
+from .labels import count_classes, distinct_items, items, leaf_datasets
 from .splits import pictures, shared
+
+EVALUATION_WORDS = {'val', 'valid', 'validation', 'test', 'testing'}
 
 
 def class_statistics(config: Config, allow_evaluation_files: bool = False) -> dict:
@@ -24,7 +26,8 @@ def class_statistics(config: Config, allow_evaluation_files: bool = False) -> di
     Labels are loaded by the dataset's own pipeline, up to what changes ids: as they are trained,
     but for crops and the like.
     Statistics of the validation or test split would leak the labels that the model is judged on,
-    so a training dataset that shows such images, by their pixels, is refused.
+    so a training dataset that shows such images, by their pixels, is refused. Where the config has
+    none to compare with, one that is named for evaluation is.
 
     Args:
         config: An mmseg config with ``train_dataloader``.
@@ -117,6 +120,9 @@ def write_class_statistics(
 
 
 def _refuse_evaluation_images(config: Config, dataset: Any) -> None:
+    cure = (
+        'Correct train_dataloader, or pass --allow-evaluation-files if this is what you train on.'
+    )
     train = None
     for loader in ('val_dataloader', 'test_dataloader'):
         if not config.get(loader):
@@ -133,6 +139,35 @@ def _refuse_evaluation_images(config: Config, dataset: Any) -> None:
         if equal:
             raise ValueError(
                 f'{len(equal)} of the images of {loader} are training images, such as '
-                f'{equal[0][0]}, which is {equal[0][1]}. Correct train_dataloader, or pass '
-                '--allow-evaluation-files if this is what you train on.'
+                f'{equal[0][0]}, which is {equal[0][1]}. {cure}'
             )
+    if train is None:
+        _refuse_evaluation_names(dataset, cure)
+
+
+def _refuse_evaluation_names(dataset: Any, cure: str) -> None:
+    """Where there are no images to compare with, names are all that is left."""
+    for name in _split_names(dataset):
+        words = EVALUATION_WORDS.intersection(word.lower() for word in name.parts)
+        if words:
+            raise ValueError(
+                f'The training dataset reads {name}, by its name the {min(words)} split, and the '
+                f'config has no evaluation images to tell otherwise. {cure}'
+            )
+
+
+def _split_names(dataset: Any) -> set[PurePath]:
+    names = set()
+    for leaf in leaf_datasets(dataset):
+        # The end of the label folder's path, and what is below it: further up, a folder called
+        # "test" says nothing about the split.
+        prefix = (getattr(leaf, 'data_prefix', None) or {}).get('seg_map_path')
+        if getattr(leaf, 'ann_file', None):
+            # Of an absolute path, too, only the end is the dataset's own.
+            names.add(PurePath(*PurePath(leaf.ann_file).with_suffix('').parts[-2:]))
+        paths = (item.paths.get('seg_map_path') for item in items(leaf))
+        for path in filter(None, paths):
+            folder = PurePath(prefix or os.path.dirname(path))
+            below = PurePath(os.path.relpath(path, folder)).parent
+            names.add(PurePath(*folder.parts[-2:], below))
+    return names

@@ -20,16 +20,14 @@ from ..config import THRESHOLD, THRESHOLDS, argument, as_list, predicting_head
 from ..datasets.class_statistics import build_dataset
 from ..datasets.labels import ClassCount, distinct_items
 from ..evaluation import Areas
-from ..evaluation.areas import iou
-from ..evaluation.operating_point import fit_offsets
+from ..evaluation.areas import areas_of, iou
+from ..evaluation.operating_point import GRID, Pixels, fit_offsets, joined, pixels_of
 from ..statistics import Estimate, estimate, resamples, with_interval
 from .advice import METRICS
 from .trained import best_of_grid, found_classes, has_learnt, rule_of_thumb
 
-GRID = 4
-"""Offsets are fitted and scored on every fourth pixel of every fourth row, or what there is room
-for."""
 KEPT_VALUES = 40_000_000
+"""Of the logits of all images; where there are more, the grid of pixels is wider."""
 FITTED_VALUES = 10_000_000
 PRECISION = 100_000
 TRAINING = (
@@ -63,10 +61,6 @@ class Trained(NamedTuple):
     """None of a head of one channel, whose threshold does the same."""
 
 
-Pixels = tuple[np.ndarray, np.ndarray]
-"""Logits (n, C) and labels (n,) of an image."""
-
-
 class KeptPixels(BaseMetric):
     """Logits and labels of a grid of pixels of each image."""
 
@@ -75,18 +69,14 @@ class KeptPixels(BaseMetric):
     def __init__(self, images: int, num_classes: int, ignore_index: int) -> None:
         super().__init__()
         self.budget = KEPT_VALUES / num_classes / max(images, 1)
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.ignore_index = ignore_index
         self.images: list[Pixels] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             logits, label = sample['seg_logits']['data'], sample['gt_sem_seg']['data'][0]
             every = max(GRID, math.ceil(math.sqrt(label.numel() / self.budget)))
-            step = slice(min(every, *label.shape) // 2, None, every)
-            labels = label[step, step].flatten().cpu().numpy().astype(np.int64)
-            valid = (labels != self.ignore_index) & (labels >= 0) & (labels < self.num_classes)
-            kept = logits[:, step, step].flatten(1).T.float().cpu().numpy()
-            self.results.append((kept[valid], labels[valid]))
+            self.results.append(pixels_of(logits, label, self.ignore_index, every))
 
     def compute_metrics(self, results: list) -> dict:
         self.images = results
@@ -224,13 +214,13 @@ def offsets_of(test: Sequence[Pixels], val: Sequence[Pixels] | None = None) -> O
     if len(test) < 2:
         return None
     if val:
-        values = fit_offsets(*_joined(val))
+        values = _fitted(val)
         scored, held_out = [values] * len(test), 'fitted on the validation images'
     else:
         middle = len(test) // 2
         halves = test[:middle], test[middle:]
-        of_first, of_second = (fit_offsets(*_joined(half)) for half in halves)
-        values = fit_offsets(*_joined(test))
+        of_first, of_second = map(_fitted, halves)
+        values = _fitted(test)
         scored = [of_second] * middle + [of_first] * (len(test) - middle)
         held_out = 'each half of them with what was fitted on the other'
     before = [_areas(logits, labels) for logits, labels in test]
@@ -245,20 +235,13 @@ def offsets_of(test: Sequence[Pixels], val: Sequence[Pixels] | None = None) -> O
     )
 
 
-def _joined(images: Sequence[Pixels]) -> Pixels:
-    logits, labels = (np.concatenate(parts) for parts in zip(*images, strict=True))
-    step = -(-logits.size // FITTED_VALUES) or 1
-    return logits[::step].astype(np.float64), labels[::step]
+def _fitted(images: Sequence[Pixels]) -> np.ndarray:
+    num_classes = images[0][0].shape[1]
+    return fit_offsets(*joined(images, FITTED_VALUES // num_classes))
 
 
 def _areas(logits: np.ndarray, labels: np.ndarray) -> Areas:
-    prediction, classes = logits.argmax(axis=1), logits.shape[1]
-    return Areas(
-        *(
-            np.bincount(ids, minlength=classes)
-            for ids in (labels[prediction == labels], prediction, labels)
-        )
-    )
+    return areas_of(logits.argmax(axis=1), labels, logits.shape[1])
 
 
 def _stacked(images: Sequence[Areas]) -> Areas:

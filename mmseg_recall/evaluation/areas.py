@@ -28,6 +28,17 @@ class Areas(NamedTuple):
         return self.predicted + self.label - self.intersect
 
 
+def areas_of(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Areas:
+    """Of class ids (n,) that all are in [0, num_classes).
+
+    Example:
+        >>> areas_of(np.array([0, 1, 1]), np.array([0, 0, 1]), num_classes=2).union
+        array([2, 2])
+    """
+    hit = label[prediction == label]
+    return Areas(*(np.bincount(ids, minlength=num_classes) for ids in (hit, prediction, label)))
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.where(denominator > 0, numerator / denominator, np.nan)

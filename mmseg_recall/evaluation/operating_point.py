@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from torch import Tensor
 
 from . import areas as A
 
 OFFSETS = np.arange(-6, 6.01, 0.25)
+GRID = 4
+"""Every so many rows and columns have the pixels that are fitted and scored."""
+
+Pixels = tuple[np.ndarray, np.ndarray]
+"""Logits (n, C) and labels (n,) of pixels of an image, or of several."""
+
+
+def pixels_of(logits: Tensor, label: Tensor, ignore_index: int, every: int = GRID) -> Pixels:
+    """Those of an image on a grid whose label is a class.
+
+    Args:
+        logits: (C, H, W).
+        label: Class ids, (H, W).
+        ignore_index: Of the label.
+        every: Rows and columns from one pixel to the next.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.arange(32.0).view(2, 4, 4)
+        >>> pixels_of(logits, torch.zeros(4, 4, dtype=torch.long), ignore_index=255)
+        (array([[10., 26.]], dtype=float32), array([0]))
+    """
+    step = slice(min(every, *label.shape) // 2, None, every)
+    labels = label[step, step].flatten().cpu().numpy().astype(np.int64)
+    kept = (labels != ignore_index) & (labels >= 0) & (labels < len(logits))
+    return logits[:, step, step].flatten(1).T.float().cpu().numpy()[kept], labels[kept]
+
+
+def joined(images: Sequence[Pixels], most: int) -> Pixels:
+    """The pixels of all images, in float64: at most so many, evenly spaced."""
+    logits, labels = (np.concatenate(parts) for parts in zip(*images, strict=True))
+    step = max(1, -(-len(labels) // most))
+    return logits[::step].astype(np.float64), labels[::step]
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from .blocks import Cell, Section, Table, estimated, section
-from .judge import Difference, interval_text, judge
+from .judge import Difference, above_text, judge
 from .summary import Comparison
-
-WORDS = {'supported': 'above', 'contradicted': 'below'}
 
 
 def beside_baseline(
@@ -34,12 +32,7 @@ def beside_baseline(
     for metric, heading in metrics.items():
         columns += [heading, 'above CE']
         judged = judge(comparison, [[Difference(metric, loss, base)] for loss in others])
-        texts = [
-            Cell(
-                f'{interval_text(j.estimate, 1)} {WORDS.get(j.outcome, j.outcome)}', j.estimate.mean
-            )
-            for j in judged
-        ]
+        texts = [Cell(above_text(one), one.estimate.mean) for one in judged]
         for row, loss, text in zip(rows, (base, *others), (Cell('-'), *texts), strict=True):
             row += [estimated(comparison.estimate(loss, metric)), text]
     note += (

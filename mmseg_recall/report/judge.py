@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..statistics import (
+    CONTRADICTED,
     LEVEL,
     NOT_SETTLED,
+    SUPPORTED,
     Estimate,
     holm,
     outcome,
@@ -134,6 +136,12 @@ def interval_text(found: Estimate, digits: int = 2) -> str:
         '+2.0 (-0.2 to +4.2)'
     """
     return with_interval(found.mean, *found.interval(), digits=digits, sign='+')
+
+
+def above_text(judged: Judged) -> str:
+    """A difference from a baseline with its interval, and on which side it is shown to be."""
+    side = {SUPPORTED: 'above', CONTRADICTED: 'below'}.get(judged.outcome, judged.outcome)
+    return f'{interval_text(judged.estimate, 1)} {side}'
 
 
 def p_text(p: float) -> str:

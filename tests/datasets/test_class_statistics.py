@@ -125,9 +125,30 @@ def test_copies_of_evaluation_images_are_refused_whatever_their_names_and_folder
 
 
 @pytest.mark.parametrize('split', ['val', 'test', 'Validation', 'val/city'])
-def test_a_name_says_nothing(tmp_path, split):
-    stubs.tree(tmp_path / 'test', {split: 2}, count=11)
-    config = config_of(stubs.dataset('CamVidDataset', tmp_path / 'test', split))
+def test_training_files_named_for_evaluation_are_refused(tmp_path, split):
+    """Without evaluation images; with them their pixels say what the name does not."""
+    stubs.tree(tmp_path, {split: 2, 'other': 2}, count=11)
+    train, other = (stubs.dataset('CamVidDataset', tmp_path, name) for name in (split, 'other'))
+    with pytest.raises(ValueError, match='by its name'):
+        class_statistics(config_of(train))
+    assert class_statistics(config_of(train), allow_evaluation_files=True)['images'] == 2
+    assert class_statistics(config_of(train, other))['images'] == 2
+
+
+def test_an_annotation_file_named_for_evaluation_is_refused(tmp_path):
+    stubs.tree(tmp_path, {'all': 2}, count=11)
+    (tmp_path / 'lists').mkdir()
+    for name in ('val', 'train'):
+        (tmp_path / 'lists' / f'{name}.txt').write_text('all0\n')
+    train = stubs.dataset('CamVidDataset', tmp_path, 'all', ann_file='lists/train.txt')
+    assert class_statistics(config_of(train))['images'] == 1
+    with pytest.raises(ValueError, match='lists/val, by its name'):
+        class_statistics(config_of({**train, 'ann_file': 'lists/val.txt'}))
+
+
+def test_a_folder_named_test_further_up_says_nothing(tmp_path):
+    stubs.tree(tmp_path / 'test' / 'data', {'train': 2}, count=11)
+    config = config_of(stubs.dataset('CamVidDataset', tmp_path / 'test' / 'data'))
     assert class_statistics(config)['images'] == 2
 
 

@@ -93,14 +93,13 @@ def _map_rows(
     def on_block(at: At, x: Tensor, out: Tensor) -> Result:
         return work(at[0], x, out, *[None if p is None else p[at] for p in cut])
 
-    return map_row_blocks(on_block, rows, grad, by_library=True)
+    return map_row_blocks(on_block, rows, grad)
 
 
 def map_row_blocks(
     work: Callable[[At, Tensor, Tensor], Result],
     rows: Tensor,
     grad: Tensor | None = None,
-    by_library: bool = False,
 ) -> list[Result]:
     """``work`` on the pixels of (N, C, pixels), block by block; results in the order of the blocks.
 
@@ -111,16 +110,14 @@ def map_row_blocks(
         work: What is done with a block.
         rows: The logits.
         grad: Like rows, to be written; None where ``work`` only needs working memory.
-        by_library: ``work`` calls the library, which needs no working memory.
     """
     num_images, num_classes, num_pixels = rows.shape
-    size = LIBRARY_BLOCK if by_library else TORCH_BLOCK
-    length = max(min(size // num_classes, num_pixels), 1)
+    length = max(min(LIBRARY_BLOCK // num_classes, num_pixels), 1)
     # Small images go together.
     images = max(min(SMALL_BLOCK // (num_classes * length), num_images), 1)
     # Gathered first where it is not ready to read: another type, or pixels that are not adjacent.
     copies = rows.dtype not in (torch.float32, torch.float64) or rows.stride(2) != 1
-    if by_library and not copies and images == num_images and length == num_pixels:
+    if not copies and images == num_images and length == num_pixels:
         at = slice(0, num_images), slice(0, num_pixels)
         return [work(at, rows, rows if grad is None else grad)]
     blocks = [

@@ -87,7 +87,7 @@ def _score(
     rows, labels = as_rows(logits), pixel_rows(target)
 
     def on_blocks(count: Count) -> list[int]:
-        return map_row_blocks(lambda at, x, _: count(x, labels[at]), rows, by_library=True)
+        return map_row_blocks(lambda at, x, _: count(x, labels[at]), rows)
 
     value, slopes = score_blocks(on_blocks, logits.shape[1], target, ignore_index, sync)
     return (value,), slopes
@@ -108,7 +108,7 @@ def _differentiate(
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
         differentiate_lovasz(x, labels[at], ignore_index, slopes, out)
 
-    map_row_blocks(differentiate, rows, grad, by_library=True)
+    map_row_blocks(differentiate, rows, grad)
     return from_rows(grad, logits)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..bases import PREFIX, base_of
 from ..blocks import NOTHING, OVERALL, Cell, Section, Table, Text, section, shown
 from ..figures import INK, Plot, plot, subplots
-from ..judge import Difference, interval_text, judge
+from ..judge import Difference, above_text, interval_text, judge
 from ..summary import Comparison, Loss
 
 ORDER = 15
@@ -37,16 +37,7 @@ def difference_table(comparison: Comparison, base: Loss, others: list[Loss]) -> 
     columns = []
     for metric in metrics:
         judged = judge(comparison, [[Difference(metric, loss, base)] for loss in others])
-        words = {'supported': 'above', 'contradicted': 'below'}
-        columns.append(
-            [
-                Cell(
-                    f'{interval_text(j.estimate, 1)} {words.get(j.outcome, j.outcome)}',
-                    j.estimate.mean,
-                )
-                for j in judged
-            ]
-        )
+        columns.append([Cell(above_text(one), one.estimate.mean) for one in judged])
     note = (
         f'Points above {base.label} of the same seeds, with the interval of 95%. Above, below or '
         f"not settled: after Holm's correction over the {len(others)} losses of a column, so that "
