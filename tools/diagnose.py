@@ -16,6 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('--checkpoint', help='a trained model, to score with adjusted logits')
+    parser.add_argument(
+        '--groups',
+        help='which test images are not independent: a regular expression whose first group in '
+        "a file's stem names its scene, or a JSON file of scenes by stem; with --checkpoint",
+    )
     parser.add_argument('--markdown', type=Path, help='file to write the page to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     parser.add_argument(
@@ -25,10 +30,12 @@ def main() -> None:
     for path in (args.markdown, args.json):
         if path and path.is_dir():
             parser.error(f'{path} is a folder: name a file in it')
+    if args.groups and not args.checkpoint:
+        parser.error('--groups says which images a trained model is judged on: pass --checkpoint')
     try:
         config = Config.fromfile(args.config)
         config.merge_from_dict(args.cfg_options or {})
-        diagnosis = diagnose(config, args.checkpoint)
+        diagnosis = diagnose(config, args.checkpoint, args.groups)
     except (OSError, ValueError, SyntaxError) as error:
         parser.exit(1, f'{error}\n')
     for shown in as_tables(diagnosis):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
@@ -20,9 +22,12 @@ from ..config import THRESHOLD, THRESHOLDS, argument, as_list, predicting_head
 from ..datasets.class_statistics import build_dataset
 from ..datasets.labels import ClassCount, distinct_items
 from ..evaluation import Areas
+from ..evaluation.areas import accuracy as accuracy_of
 from ..evaluation.areas import areas_of, iou
+from ..evaluation.groups import group_images
 from ..evaluation.operating_point import GRID, Pixels, fit_offsets, joined, pixels_of
-from ..statistics import Estimate, estimate, resamples, with_interval
+from ..functional import log_prior
+from ..statistics import estimate, resamples, with_interval
 from .advice import METRICS
 from .trained import best_of_grid, found_classes, has_learnt, rule_of_thumb
 
@@ -36,19 +41,19 @@ TRAINING = (
 )
 
 
-class Offsets(NamedTuple):
-    """What is added to the logits of each class, and what it gains."""
+Gain = tuple[float, float, float]
+"""In points, and both ends of its interval of 95%."""
+
+
+class Free(NamedTuple):
+    """Something added to the logits after training, and what it gains on images held out."""
 
     values: list[float]
-    """Of each class; 0 of one that no pixel shows."""
-    gain: tuple[float, float, float]
-    """In mIoU on held-out images, in points, and both ends of its interval of 95% over images."""
-    images: int
-    """On which it was scored."""
-    held_out: str
-    """Which images these are, in words."""
+    """For each class; 0 of one that no pixel shows."""
+    gains: dict[str, Gain]
+    """In mIoU and mAcc."""
     iou: list[tuple[float | None, float | None]]
-    """Of each class, per cent, as it is and with offsets; None where no image shows it."""
+    """Of each class, per cent, as it is and with the values; None where no image shows it."""
 
 
 class Trained(NamedTuple):
@@ -57,12 +62,12 @@ class Trained(NamedTuple):
     sentences: list[str]
     curve: dict[str, float]
     """Metrics under adjusted logits or other thresholds, as the test prints them."""
-    offsets: Offsets | None
+    offsets: Free | None
     """None of a head of one channel, whose threshold does the same."""
 
 
 class KeptPixels(BaseMetric):
-    """Logits and labels of a grid of pixels of each image."""
+    """Logits and labels of a grid of pixels of each image, and its name."""
 
     default_prefix = 'kept'
 
@@ -71,15 +76,20 @@ class KeptPixels(BaseMetric):
         self.budget = KEPT_VALUES / num_classes / max(images, 1)
         self.ignore_index = ignore_index
         self.images: list[Pixels] = []
+        self.names: list[str] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             logits, label = sample['seg_logits']['data'], sample['gt_sem_seg']['data'][0]
+            if len(logits) == 1:
+                # The probability of the second class of two, whose logits are (0, z).
+                logits = torch.cat([torch.zeros_like(logits), logits.double().logit(eps=1e-12)])
             every = max(GRID, math.ceil(math.sqrt(label.numel() / self.budget)))
-            self.results.append(pixels_of(logits, label, self.ignore_index, every))
+            pixels = pixels_of(logits, label, self.ignore_index, every)
+            self.results.append((Path(sample.get('img_path') or '').stem, pixels))
 
     def compute_metrics(self, results: list) -> dict:
-        self.images = results
+        self.names, self.images = map(list, zip(*results, strict=True))
         return {}
 
 
@@ -115,35 +125,38 @@ class _Watch(Hook):
         next(self.steps, None)
 
 
-def judge_checkpoint(cfg: Config, checkpoint: str, count: ClassCount) -> Trained:
+def judge_checkpoint(
+    cfg: Config, checkpoint: str, count: ClassCount, groups: str | None = None
+) -> Trained:
     """Test a model, as it is and with what costs no training.
 
     Args:
         cfg: Its config.
         checkpoint: File.
         count: Of the training set.
+        groups: Which images belong together, as
+            :func:`mmseg_recall.evaluation.groups.group_images` takes it; None if none do.
     """
     head = predicting_head(cfg.model)
     one_channel = argument(head, 'out_channels') == 1
     as_is = (argument(head, 'threshold') or THRESHOLD) if one_channel else 0.0
     options: dict[str, Any] = {'type': 'PerClassIoUMetric'}
+    # A class never seen has no prior: that of one pixel.
+    counts = np.maximum(count.pixels, 1).tolist()
     if one_channel:
         options['thresholds'] = THRESHOLDS
     elif 'logit_adjustment' not in cfg:
-        # A class never seen has no prior: that of one pixel.
-        options['class_counts'] = np.maximum(count.pixels, 1).tolist()
+        options['class_counts'] = counts
     ignored = argument(head, 'ignore_index')
     ignored = 255 if ignored is None else ignored
     test_paths, val_paths = _paths(cfg, 'test_dataloader'), _paths(cfg, 'val_dataloader')
-    kept = None if one_channel else KeptPixels(len(test_paths), len(count.classes), ignored)
+    kept = KeptPixels(len(test_paths), len(count.classes), ignored)
     metrics = _test(cfg, checkpoint, 'test_dataloader', options, kept)
-    offsets = None
-    if kept is not None:
-        fitted = None
-        if val_paths and not val_paths & test_paths:
-            fitted = KeptPixels(len(val_paths), len(count.classes), ignored)
-            _test(cfg, checkpoint, 'val_dataloader', {'type': 'PerClassIoUMetric'}, fitted)
-        offsets = offsets_of(kept.images, None if fitted is None else fitted.images)
+    chosen_on = None
+    if val_paths and not val_paths & test_paths:
+        others = KeptPixels(len(val_paths), len(count.classes), ignored)
+        _test(cfg, checkpoint, 'val_dataloader', {'type': 'PerClassIoUMetric'}, others)
+        chosen_on = others.images
     prefix = 'threshold=' if one_channel else 'tau='
     curve = {f'{prefix}{as_is:g}/{name}': metrics[name] for name in METRICS}
     curve |= {name: value for name, value in metrics.items() if name.startswith(prefix)}
@@ -155,8 +168,24 @@ def judge_checkpoint(cfg: Config, checkpoint: str, count: ClassCount) -> Trained
         share = 100 * count.pixels / max(count.pixels.sum(), 1)
         rule = rule_of_thumb(metrics['aAcc'], metrics['mAcc'], accuracy, share, count.classes)
         said = [f'{rule.verdict}.', *rule.sentences]
-    said += [_of_curve(curve, prefix, as_is), *_of_offsets(offsets)]
-    return Trained(said, curve, offsets)
+    tested = [float(name[len(prefix) : -len('/mIoU')]) for name in curve if name.endswith('/mIoU')]
+    if one_channel:
+        added = {value: np.array([0, -math.log(value / (1 - value))]) for value in tested}
+    else:
+        added = {tau: -log_prior(torch.tensor(counts), tau).numpy() for tau in tested}
+    of_image = None
+    if groups is not None:
+        named, without = group_images(groups, kept.names)
+        said += without
+        of_image = [named.get(name, name) for name in kept.names]
+    if len(kept.images) < 2:
+        return Trained([*said, 'What is free cannot be scored on a single image.'], curve, None)
+    held_out = HeldOut(kept.images, chosen_on, of_image)
+    said.append(_of_curve(held_out, added, as_is, prefix))
+    if one_channel:
+        return Trained(said, curve, None)
+    offsets = free_gain(held_out, _fitted)
+    return Trained([*said, _of_offsets(held_out, offsets)], curve, offsets)
 
 
 def _paths(cfg: Config, loader: str) -> set[str]:
@@ -175,7 +204,7 @@ def _test(
     checkpoint: str,
     loader: str,
     options: dict[str, Any],
-    kept: KeptPixels | None,
+    kept: KeptPixels,
 ) -> dict[str, float]:
     """Metrics of a loader's images, as if it were the test's; ``kept`` gets pixels of them."""
     cfg = cfg.copy()
@@ -194,45 +223,59 @@ def _test(
             cfg[name] = None
         runner = Runner.from_cfg(cfg)
         runner.register_hook(_Watch(f'Testing on images of {loader}'))
-        if kept is not None:
-            runner.test_loop.evaluator.metrics.append(kept)
+        runner.test_loop.evaluator.metrics.append(kept)
         # numpy's numbers are not of JSON
         return {name: float(value) for name, value in runner.test().items()}
 
 
-def offsets_of(test: Sequence[Pixels], val: Sequence[Pixels] | None = None) -> Offsets | None:
-    """Fit an offset a class, and say what it gains on images that it was not fitted on.
+class HeldOut(NamedTuple):
+    """Images to score something on, and others to choose it by."""
+
+    test: Sequence[Pixels]
+    val: Sequence[Pixels] | None = None
+    """Without them each half of ``test`` is scored with what is chosen by the other half."""
+    groups: Sequence[object] | None = None
+    """Of the test images; each of its own where none are given."""
+
+    def words(self) -> str:
+        """Which images these are."""
+        chosen = 'each half by the other' if self.val is None else 'by the validation images'
+        if self.groups is None:
+            return f'on {len(self.test)} test images, chosen {chosen}'
+        number = len(set(self.groups))
+        return f'on {len(self.test)} test images in {number} groups, chosen {chosen}'
+
+
+def free_gain(
+    held_out: HeldOut,
+    choose: Callable[[Sequence[Pixels]], np.ndarray],
+    as_is: np.ndarray | float = 0.0,
+) -> Free:
+    """Choose what is added to the logits, and say what it gains on images that had no say in it.
 
     Args:
-        test: Of the images that are scored.
-        val: Of other images, to fit on. Without them each half of ``test`` is scored with the
-            offsets of the other half, and the offsets to use are those of all.
-
-    Returns:
-        None of fewer than two images.
+        held_out: The images.
+        choose: From pixels to what is added to the logits, (C,).
+        as_is: What is added today.
     """
-    if len(test) < 2:
-        return None
-    if val:
-        values = _fitted(val)
-        scored, held_out = [values] * len(test), 'fitted on the validation images'
+    test = held_out.test
+    if held_out.val is not None:
+        values = choose(held_out.val)
+        scored = [values] * len(test)
     else:
         middle = len(test) // 2
         halves = test[:middle], test[middle:]
-        of_first, of_second = map(_fitted, halves)
-        values = _fitted(test)
+        of_first, of_second = map(choose, halves)
+        values = choose(test)
         scored = [of_second] * middle + [of_first] * (len(test) - middle)
-        held_out = 'each half of them with what was fitted on the other'
-    before = [_areas(logits, labels) for logits, labels in test]
+    before = [_areas(logits + as_is, labels) for logits, labels in test]
     after = [
         _areas(logits + values, labels)
         for (logits, labels), values in zip(test, scored, strict=True)
     ]
-    found = _gain(_stacked(before), _stacked(after))
     pairs = zip(_ious(before), _ious(after), strict=True)
-    return Offsets(
-        values.tolist(), (found.mean, *found.interval()), len(test), held_out, list(pairs)
-    )
+    groups = range(len(test)) if held_out.groups is None else held_out.groups
+    return Free(values.tolist(), _gains(_stacked(before), _stacked(after), groups), list(pairs))
 
 
 def _fitted(images: Sequence[Pixels]) -> np.ndarray:
@@ -254,55 +297,67 @@ def _ious(images: Sequence[Areas]) -> list[float | None]:
     return [None if math.isnan(value) else float(value) for value in values]
 
 
-def _gain(before: Areas, after: Areas) -> Estimate:
-    """In mIoU over the classes that the labels have, in points, over images."""
-
-    def mean_iou(areas: Areas) -> np.ndarray:
-        known = areas.label > 0
-        return 100 * np.where(known, iou(areas), 0).sum(axis=-1) / known.sum(axis=-1)
-
-    def weighted(areas: Areas, weights: np.ndarray) -> Areas:
-        return Areas(*(weights @ area for area in areas))
-
-    images = len(before.label)
-    seen, resampled = (
-        mean_iou(weighted(after, weights)) - mean_iou(weighted(before, weights))
-        for weights in (np.ones((1, images)), resamples(range(images)).astype(float))
-    )
-    return estimate(seen, resampled[:, None], images)
+def _mean(of_class: Callable[[Areas], np.ndarray], areas: Areas) -> np.ndarray:
+    """Per cent, over the classes that the labels have."""
+    known = areas.label > 0
+    return 100 * np.where(known, of_class(areas), 0).sum(axis=-1) / known.sum(axis=-1)
 
 
-def _of_curve(curve: dict[str, float], prefix: str, as_is: float) -> str:
-    values = [float(name[len(prefix) : -len('/mIoU')]) for name in curve if name.endswith('/mIoU')]
+def _gains(before: Areas, after: Areas, groups: Sequence[object]) -> dict[str, Gain]:
+    drawn = resamples(groups).astype(float)
+    gains = {}
+    for name, of_class in (('mIoU', iou), ('mAcc', accuracy_of)):
+        seen, resampled = (
+            np.subtract(
+                *(
+                    _mean(of_class, Areas(*(weights @ area for area in areas)))
+                    for areas in (after, before)
+                )
+            )
+            for weights in (np.ones((1, len(groups))), drawn)
+        )
+        found = estimate(seen, resampled[:, None], len(set(groups)))
+        gains[name] = (found.mean, *found.interval())
+    return gains
+
+
+def _of_curve(held_out: HeldOut, added: dict[float, np.ndarray], as_is: float, prefix: str) -> str:
     what = 'a threshold' if prefix == 'threshold=' else 'logits adjusted with tau'
-    if len(values) < 2:
+    if len(added) < 2:
         return 'Free, without training: these logits are adjusted already.'
-    best, end = best_of_grid({v: curve[f'{prefix}{v:g}/mIoU'] for v in values}, as_is)
+
+    def best_of(images: Sequence[Pixels]) -> tuple[float, str]:
+        total = {
+            value: Areas(*np.sum([_areas(x + shift, ids) for x, ids in images], axis=0))
+            for value, shift in added.items()
+        }
+        return best_of_grid({v: float(_mean(iou, areas)) for v, areas in total.items()}, as_is)
+
+    best, end = best_of(held_out.test if held_out.val is None else held_out.val)
     if best == as_is:
         return f'Free, without training: {what} of those tested gains no mean IoU.'
-    gains = [
-        curve[f'{prefix}{best:g}/{name}'] - curve[f'{prefix}{as_is:g}/{name}']
-        for name in ('mAcc', 'mIoU')
-    ]
+    found = free_gain(held_out, lambda images: added[best_of(images)[0]], added[as_is])
     option = 'model.decode_head.threshold' if prefix == 'threshold=' else 'logit_adjustment.tau'
     return (
-        f'Free, without training: {what} = {best:g}, mean accuracy {gains[0]:+.1f}, mIoU '
-        f'{gains[1]:+.1f} on the images that it was chosen on; tools/test.py with --cfg-options '
-        f'{option}={best:g}.{end}'
+        f'Free, without training: {what} = {best:g}, {_gain_text(found)} {held_out.words()}; '
+        f'tools/test.py with --cfg-options {option}={best:g}.{end}'
     )
 
 
-def _of_offsets(offsets: Offsets | None) -> list[str]:
-    if offsets is None:
-        return []
-    gain = with_interval(*offsets.gain, sign='+')
+def _gain_text(found: Free) -> str:
+    texts = {name: with_interval(*gain, sign='+') for name, gain in found.gains.items()}
+    return f'mIoU {texts["mIoU"]}, mean accuracy {texts["mAcc"]}'
+
+
+def _of_offsets(held_out: HeldOut, offsets: Free) -> str:
+    over = 'images' if held_out.groups is None else 'groups'
     said = (
-        f'Free, too: an offset for the logits of each class, mIoU {gain} on {offsets.images} test '
-        f'images, {offsets.held_out}; the interval of 95% is over images.'
+        f'Free, too: an offset for the logits of each class, {_gain_text(offsets)} '
+        f'{held_out.words()}; intervals of 95% are over {over}.'
     )
-    if offsets.gain[1] > 0:
-        return [f'{said} tools/test.py with --cfg-options {as_options(offsets.values)}']
-    return [said]
+    if offsets.gains['mIoU'][1] > 0:
+        return f'{said} tools/test.py with --cfg-options {as_options(offsets.values)}'
+    return said
 
 
 def as_options(offsets: Sequence[float]) -> str:

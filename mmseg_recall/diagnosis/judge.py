@@ -20,7 +20,7 @@ from ..datasets.labels import (
 from ..datasets.splits import pictures
 from . import faults as F
 from .advice import RARE, Regime, is_balanced, nearest_regime, worth_trying
-from .checkpoint import Offsets, judge_checkpoint
+from .checkpoint import Free, judge_checkpoint
 from .measure import chance_in_batch, draw_crops, gini
 
 
@@ -64,16 +64,18 @@ class Diagnosis(NamedTuple):
     """What a checkpoint says: the rule of thumb, and what is free."""
     curve: dict[str, float]
     """Its metrics under adjusted logits or other thresholds, by name, as the test prints them."""
-    offsets: Offsets | None
+    offsets: Free | None
     """What an offset for each class gains it; None without a checkpoint, or of one channel."""
 
 
-def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
+def diagnose(cfg: Config, checkpoint: str | None = None, groups: str | None = None) -> Diagnosis:
     """Judge a config's data before training.
 
     Args:
         cfg: A config of mmseg with a training dataset.
         checkpoint: Of a model trained by it, to score with post-hoc logit adjustment.
+        groups: Which test images belong together, as
+            :func:`mmseg_recall.evaluation.groups.group_images` takes it; None if none do.
 
     Raises:
         FileNotFoundError: The training dataset has no files.
@@ -120,7 +122,7 @@ def diagnose(cfg: Config, checkpoint: str | None = None) -> Diagnosis:
         epochs = (iterations or count.items) * batch_size / count.items
         regime, is_near = nearest_regime(min(s for s in shares if s > 0), gini(shares), epochs)
         advice = worth_trying(regime)
-    trained = judge_checkpoint(cfg, checkpoint, count) if checkpoint else None
+    trained = judge_checkpoint(cfg, checkpoint, count, groups) if checkpoint else None
     return Diagnosis(
         config=Path(cfg.filename or 'config').name,
         images=count.items,

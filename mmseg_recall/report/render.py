@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from ..evaluation.groups import group_images
 from ..out_folder import claim, write_files
 from .csv_files import class_rows, run_rows
-from .groups import group_images
 from .load import load_runs
 from .model_zoo import metafile, model_index
 from .questions import answers
@@ -41,7 +41,7 @@ def render_report(
             depends on the runs alone.
         trust_configs: Run a work directory's config where it is more than values.
         groups: Which test images belong together, see
-            :func:`mmseg_recall.report.groups.group_images`; None if none do.
+            :func:`mmseg_recall.evaluation.groups.group_images`; None if none do.
 
     Returns:
         What is wrong with runs that could not be used; it is in the report as well.

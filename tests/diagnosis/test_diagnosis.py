@@ -19,7 +19,7 @@ from mmseg.registry import MODELS
 from mmseg_recall.config import heads
 from mmseg_recall.diagnosis import as_json, as_markdown, diagnose, measure
 from mmseg_recall.diagnosis.advice import nearest_regime, regimes, worth_trying
-from mmseg_recall.diagnosis.checkpoint import as_options, offsets_of
+from mmseg_recall.diagnosis.checkpoint import HeldOut, KeptPixels, _fitted, as_options, free_gain
 from mmseg_recall.diagnosis.measure import chance_in_batch, gini
 from mmseg_recall.functional import log_prior
 from tests.datasets import stubs
@@ -470,19 +470,23 @@ def test_a_checkpoint_is_scored_with_what_costs_no_training(cfg: Config, shares:
     """Test images of their own, or those of validation: then by halves."""
     if shares:
         cfg.test_dataloader = cfg.val_dataloader
-    found = diagnose(cfg, trained(cfg))
+    path = trained(cfg)
+    found = diagnose(cfg, path)
     assert cfg.test_evaluator.type == 'IoUMetric'
     page, content = as_markdown(found), json.loads(as_json(found))
     assert content['curve']['tau=0.5/mIoU'] == found.curve['tau=0.5/mIoU']
     assert f'| tau=0.5 | {found.curve["tau=0.5/mIoU"]:.1f} | ' in page
     values = content['offsets']['values']
-    assert len(values) == len(CLASSES) and content['offsets']['images'] == 3
+    assert len(values) == len(CLASSES)
     assert f'| pole | {values[2]:+.2f} | ' in page
-    where = 'what was fitted on the other' if shares else 'fitted on the validation images'
-    mean, low, high = content['offsets']['gain']
-    assert low <= mean <= high
-    assert f'mIoU {mean:+.1f} ({low:+.1f} to {high:+.1f}) on 3 test images, ' in page
-    assert where in page
+    where = 'each half by the other' if shares else 'by the validation images'
+    for name, heading in (('mIoU', 'mIoU'), ('mAcc', 'mean accuracy')):
+        mean, low, high = content['offsets']['gains'][name]
+        assert low <= mean <= high
+        assert f'{heading} {mean:+.1f} ({low:+.1f} to {high:+.1f})' in page
+    assert page.count(f'on 3 test images, chosen {where}; ') >= 1
+    one = diagnose(cfg, path, groups='^(.)').trained
+    assert any('on 3 test images in 1 groups, ' in said for said in one), one
 
 
 @pytest.mark.parametrize('name', [None, 'visualizer'])
@@ -495,7 +499,8 @@ def test_two_tests_in_one_second_do_not_share_a_visualizer(
     if name:
         backends = [dict(type='LocalVisBackend')]
         cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=backends, name=name)
-    assert [diagnose(cfg, path).offsets.images for _ in range(2)] == [3, 3]
+    first, second = (diagnose(cfg, path).offsets for _ in range(2))
+    assert first is not None and first == second
 
 
 @pytest.mark.parametrize('change', [dict(channels=8), dict(num_convs=2)])
@@ -514,6 +519,9 @@ def test_a_head_of_one_channel_is_scored_at_other_thresholds(cfg: Config) -> Non
     }
     assert found.offsets is None and json.loads(as_json(found))['offsets'] is None
     assert '| threshold=0.3 | ' in as_markdown(found)
+    said = ' '.join(found.trained)
+    assert 'Free, without training: a threshold' in said
+    assert 'gains no mean IoU' in said or 'chosen by the validation images' in said
 
 
 def pixels(rng: np.random.Generator, images: int, bias: float) -> list[Any]:
@@ -531,17 +539,54 @@ def pixels(rng: np.random.Generator, images: int, bias: float) -> list[Any]:
 def test_offsets_gain_what_a_wrong_constant_costs() -> None:
     rng = np.random.default_rng(0)
     test, val = pixels(rng, 20, 3.0), pixels(rng, 10, 3.0)
-    for found in (offsets_of(test, val), offsets_of(test)):
-        assert found is not None
+    for held_out in (HeldOut(test, val), HeldOut(test)):
+        found = free_gain(held_out, _fitted)
         assert found.values[1] - found.values[0] == pytest.approx(3 - math.log(9) / 4, abs=1)
-        mean, low, high = found.gain
+        mean, low, high = found.gains['mIoU']
         before, after = (np.mean([pair[side] for pair in found.iou]) for side in (0, 1))
         assert mean == pytest.approx(after - before)
         assert 5 < low < mean < high
     # Nothing to gain, and no interval that says so.
-    found = offsets_of(pixels(rng, 20, 0.0), pixels(rng, 10, 0.0))
-    assert found is not None and found.gain[1] < 0.5
-    assert offsets_of(test[:1], val) is None
+    found = free_gain(HeldOut(pixels(rng, 20, 0.0), pixels(rng, 10, 0.0)), _fitted)
+    assert found.gains['mIoU'][1] < 0.5
+
+
+def test_gains_are_those_of_confusion_matrices_and_groups_widen_them() -> None:
+    rng = np.random.default_rng(1)
+    test, shift = pixels(rng, 12, 2.0), np.array([0.0, 1.5])
+
+    def means(added: np.ndarray) -> tuple[float, float]:
+        matrix = np.zeros((2, 2))
+        for logits, ids in test:
+            np.add.at(matrix, (ids, (logits + added).argmax(1)), 1)
+        hit, rows, columns = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+        return 100 * (hit / (rows + columns - hit)).mean(), 100 * (hit / rows).mean()
+
+    found = free_gain(HeldOut(test), lambda _: shift, as_is=-shift)
+    expected = np.subtract(means(shift), means(-shift))
+    gained = [found.gains[name][0] for name in ('mIoU', 'mAcc')]
+    assert gained == pytest.approx(expected.tolist())
+    # Each image twice says nothing new.
+    twice, groups = [*test, *test], [*range(12), *range(12)]
+    for grouped, width in ((None, math.sqrt(2)), (groups, 1)):
+        again = free_gain(HeldOut(twice, None, grouped), lambda _: shift, as_is=-shift)
+        (_, low, high), (mean, lowest, highest) = again.gains['mIoU'], found.gains['mIoU']
+        assert (high - low) * width == pytest.approx(highest - lowest, rel=0.15)
+        assert again.gains['mIoU'][0] == pytest.approx(mean)
+
+
+def test_pixels_of_one_channel_are_those_of_two_classes() -> None:
+    kept = KeptPixels(1, 2, 255)
+    z = torch.linspace(-3, 3, 64).view(1, 8, 8)
+    label = torch.zeros(1, 8, 8, dtype=torch.long)
+    data = dict(
+        seg_logits=dict(data=z.sigmoid()), gt_sem_seg=dict(data=label), img_path='a/b_1.png'
+    )
+    kept.process({}, [data])
+    kept.compute_metrics(kept.results)
+    assert kept.names == ['b_1']
+    expected = torch.stack([torch.zeros_like(z[0]), z[0]])[:, 2::4, 2::4].flatten(1).T
+    torch.testing.assert_close(torch.from_numpy(kept.images[0][0]), expected)
 
 
 def test_offsets_are_those_of_a_logit_adjustment() -> None:

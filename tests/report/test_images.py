@@ -12,8 +12,8 @@ import pytest
 from mmseg_recall.comparison.image_areas import pack, unpack
 from mmseg_recall.comparison.record import write_record
 from mmseg_recall.evaluation import Areas
+from mmseg_recall.evaluation.groups import group_images
 from mmseg_recall.report import render_report
-from mmseg_recall.report.groups import group_images
 from mmseg_recall.report.load import load_runs
 from mmseg_recall.report.questions.classes import class_table
 from mmseg_recall.report.summary import Comparison, compare
