@@ -1,22 +1,26 @@
 """What becomes of every config that ships with the installed mmseg, given a loss base.
 
-    python -m tests.configs.stock_configs
+    python -m tests.configs.stock_configs [BASE]
 
-prints how many are swapped in the head that predicts, and how many are refused with which sentence.
+prints for `recall`, or another of configs/_base_/losses, how many are swapped in the head that
+predicts, and how many are refused with which sentence.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import mmseg
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_recall.config import heads, losses, predicting_path
-from mmseg_recall.losses import RecallLoss
+from mmseg_recall.config import argument, as_list, heads, losses, predicting_path
 from mmseg_recall.models import rewrite
+
+BASES = Path(__file__).parents[2] / 'configs/_base_/losses'
 
 CONFIGS = Path(mmseg.__path__[0]) / '.mim/configs'
 SWAPPED = 'swapped in the head that predicts'
@@ -34,8 +38,8 @@ def stock_configs() -> list[Path]:
     return sorted(CONFIGS.glob('[!_]*/*.py'))
 
 
-def outcome(path: Path) -> str:
-    """Swap the losses of a config and build those of all heads; what came of it.
+def outcome(path: Path, base: str = 'recall') -> str:
+    """Swap the losses of a config for those of a base and build all heads'; what came of it.
 
     Raises:
         ValueError: A refusal with a sentence that is not in the table.
@@ -43,7 +47,11 @@ def outcome(path: Path) -> str:
     """
     # Some import what no test needs, such as mmdet.
     cfg = Config.fromfile(path, import_custom_modules=False)
-    cfg.imbalance_loss = dict(type='RecallLoss')
+    cfg.imbalance_loss = Config.fromfile(BASES / f'{base}.py').imbalance_loss
+    stock = heads(cfg.model)
+    if stock:
+        number = argument(stock[predicting_path(cfg.model)], 'num_classes')
+        cfg.class_counts = [1] * (number or 1)
     report: list[tuple[int, str]] = []
     try:
         model = rewrite(cfg, report).model
@@ -55,13 +63,14 @@ def outcome(path: Path) -> str:
     built = {
         place: [MODELS.build(loss) for loss in losses(head)] for place, head in heads(model).items()
     }
-    assert any(type(loss) is RecallLoss for loss in built[predicting_path(model)]), path
+    found = {type(loss).__name__ for loss in built[predicting_path(model)]}
+    assert found >= {loss['type'] for loss in as_list(cfg.imbalance_loss)}, path
     return MIXED if any(level > 20 for level, _ in report) else SWAPPED
 
 
 def main() -> None:
     """Print the table."""
-    counts = Counter(outcome(path) for path in stock_configs())
+    counts = Counter(map(partial(outcome, base=[*sys.argv, 'recall'][1]), stock_configs()))
     print(f'| {sum(counts.values())} configs | |\n|:--|--:|')
     for name, count in counts.most_common():
         print(f'| {name} | {count} |')

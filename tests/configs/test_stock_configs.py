@@ -16,15 +16,17 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize('base', ['recall', 'recommended'])
 @pytest.mark.parametrize('folder', FOLDERS)
-def test_one_config_of_each_method(folder):
+def test_one_config_of_each_method(folder, base):
     expected = [REFUSALS[REFUSED[folder]]] if folder in REFUSED else [SWAPPED, MIXED]
-    assert outcome(FOLDERS[folder]) in expected
+    assert outcome(FOLDERS[folder], base) in expected
 
 
 @pytest.mark.slow
-def test_every_config():
-    counts = Counter(map(outcome, stock_configs()))
+@pytest.mark.parametrize('base', ['recall', 'recommended'])
+def test_every_config(base):
+    counts = Counter(outcome(path, base) for path in stock_configs())
     assert sum(counts.values()) > 600
     # What is refused is a few methods; the ways to be refused are all in the table.
     assert counts[SWAPPED] + counts[MIXED] > 0.9 * sum(counts.values())
