@@ -7,6 +7,7 @@ not, and no GPU is pretended where there is no C++ compiler.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -32,6 +33,11 @@ collect_ignore = (
 # processes of their own.
 pretends = which('c++') and sys.platform == 'linux' and not torch.cuda.is_available()
 collect_ignore.append('tests/gpu/steps.py' if pretends else 'tests/gpu')
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is imported: mmengine calls it for each dataset."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
