@@ -104,6 +104,11 @@ def fault_of(record: dict[str, Any]) -> str | None:
         if not check(record[name]):
             return f'{name!r} is malformed'
     if complete:
+        of_class = record.get('per_class', {})  # of a comparison on frozen features
+        if not _dict(_list(_maybe(_number)))(of_class) or any(
+            len(values) not in (0, len(record['classes'])) for values in of_class.values()
+        ):
+            return "'per_class' is malformed"
         lengths = {len(values) for values in record['areas'].values()}
         lengths.add(len(record['training_pixels'] or record['classes']))
         if lengths != {len(record['classes'])}:

@@ -51,6 +51,8 @@ class Run:
         evaluated: On what, in words.
         images: Areas of each test image, (images, C); None where the totals alone are known.
         image_names: Stems of their files.
+        first_found: The iteration by which each class is found, (C,), NaN if never; empty if
+            unknown.
         curves: See :func:`mmseg_recall.comparison.work_dir.weight_curves`.
         panel: See :mod:`mmseg_recall.comparison.panel`.
         palette: RGB of each class, or None.
@@ -84,6 +86,7 @@ class Run:
     compared: dict[str, Any] = field(default_factory=dict)
     images: A.Areas | None = None
     image_names: tuple[str, ...] = ()
+    first_found: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -315,6 +318,8 @@ def _from_record(path: Path) -> Run:
         compared=compared,
         images=images,
         image_names=names,
+        # None is of a class that is never found.
+        first_found=np.array(record.get('per_class', {}).get('first_found', []), dtype=float),
     )
 
 
