@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,7 +15,7 @@ from mmseg_recall.report.bases import base_of
 from mmseg_recall.report.judge import Difference, interval_text, judge
 from mmseg_recall.report.load import load_runs
 from mmseg_recall.report.questions.classifiers import paper_name
-from mmseg_recall.report.summary import compare
+from mmseg_recall.report.summary import Comparison, compare
 from mmseg_recall.statistics import NOT_SETTLED
 
 ROOT = Path(__file__).parents[2]
@@ -145,27 +146,40 @@ REGIMES = {
 }
 
 
-def judged(place: str, metric: str) -> dict[str, str]:
-    """What each base gains in a metric, as the pages print it."""
+@cache
+def compared(place: str) -> Comparison:
     shared = [
         path
         for name in ('recall', 'inversefrequency', 'lovaszsoftmax')
         for path in (RESULTS / place).glob(f'*_{name}_seed*.json')
     ]
     (comparison,) = compare(load_runs([RESULTS / 'study' / place, *sorted(shared)])[0])
+    return comparison
+
+
+def texts(comparison: Comparison, differences: list[Difference]) -> list[str]:
+    """As the pages print them: bold is what holds after Holm's correction over them."""
+    printed = []
+    for one in judge(comparison, [[difference] for difference in differences]):
+        text = interval_text(one.estimate, 1)
+        printed.append(text if one.outcome == NOT_SETTLED else f'**{text}**')
+    return printed
+
+
+def judged(place: str, metric: str) -> dict[str, tuple[str, str]]:
+    """The mean of each base in a metric, and what it gains, as the pages print them."""
+    comparison = compared(place)
     base = comparison.baseline
-    claims = [
-        [Difference(metric, loss, base)]
+    losses = [
+        loss
         for loss in comparison.losses
         if loss is not base and all(metric in run.metrics for run in loss.runs)
     ]
-    gains = {}
-    for one in judge(comparison, claims):
-        text = interval_text(one.estimate, 1)
-        mean = f'{comparison.estimate(one.difference.first, metric).mean:.1f}'
-        settled = one.outcome != NOT_SETTLED
-        gains[base_of(one.difference.first)] = (mean, f'**{text}**' if settled else text)
-    return gains
+    gains = texts(comparison, [Difference(metric, loss, base) for loss in losses])
+    return {
+        base_of(loss): (f'{comparison.estimate(loss, metric).mean:.1f}', gain)
+        for loss, gain in zip(losses, gains, strict=True)
+    }
 
 
 def test_which_loss_is_what_the_report_says():
@@ -214,6 +228,41 @@ def test_the_study_on_frozen_features(anchor, place, metrics):
         gains = judged(place, metric)
         for row in rows[1:]:
             assert tuple(row[1 + 2 * k : 3 + 2 * k]) == gains[FROZEN[row[0]]], (row, metric)
+
+
+PLACES = {
+    'steel': 'frozen-neu_seg',
+    'CamVid': 'frozen-camvid',
+    'CamVid, 300 iterations': 'frozen-camvid-300',
+    'magnetic tiles': 'frozen-magnetic_tile',
+}
+
+
+def test_the_losses_among_themselves():
+    rows = table_after(RESULTS / 'study' / 'frozen.md', '### The losses among themselves')
+    assert {row['in'] for row in rows} == set(COLUMNS)
+    for metric in COLUMNS:
+        chosen = [row for row in rows if row['in'] == metric]
+        for column, place in PLACES.items():
+            comparison = compared(place)
+            known = {base_of(loss): loss for loss in comparison.losses}
+            differences = [
+                Difference(COLUMNS[metric], known[FROZEN[row['loss']]], known[FROZEN[row['above']]])
+                for row in chosen
+            ]
+            assert [row[column] for row in chosen] == texts(comparison, differences), metric
+
+
+def test_what_offsets_gain_cross_entropy():
+    gains = []
+    for name in ('neu_seg', 'camvid', 'magnetic_tile'):
+        metrics = [r['metrics'] for r in studied(f'frozen-{name}') if r['setup']['loss'] == 'CE']
+        gained = [m['mIoU_with_offsets'] - m['mIoU_as_is'] for m in metrics]
+        half = stats.t.ppf(0.975, len(gained) - 1) * stats.sem(gained)
+        ends = mean(gained) - half, mean(gained) + half
+        gains.append(f'{mean(gained):.1f} ({ends[0]:.1f} to {ends[1]:.1f})')
+    text = ' '.join((ROOT / 'README.md').read_text().split())
+    assert f'gain {gains[0]}, {gains[1]} and {gains[2]} points of mean IoU' in text
 
 
 @pytest.mark.parametrize(
