@@ -195,6 +195,8 @@ def _convert_pair(pair: Pair, read_label: Callable[[Path], np.ndarray], folder: 
         link_or_copy(pair.raw_image, image)
     else:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise ValueError(f'{pair.raw_image}: OpenCV cannot decode it')
         write_atomically(image, encode_png(pixels))
 
 

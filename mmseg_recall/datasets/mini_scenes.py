@@ -37,7 +37,9 @@ SUPERSAMPLING = 2
 ROAD, KERB, WALK = 5.3, 5.5, 8.2
 """Distances from the middle of the road to its edge, the kerb's end and the pavement's end."""
 
+Rng = np.random.Generator
 Colour = Sequence[float] | np.ndarray
+Points = Sequence[Sequence[float]] | np.ndarray
 
 
 class Face(NamedTuple):
@@ -77,12 +79,12 @@ class Camera(NamedTuple):
 # --- shapes -----------------------------------------------------------------------------------
 
 
-def face(name: str | None, colour: Colour, points: Sequence[Sequence[float]]) -> Face:
+def face(name: str | None, colour: Colour, points: Points) -> Face:
     """A face from a class name, an RGB colour (0-255) and its corners."""
-    points = np.asarray(points, float)
-    if points.shape[1] == 2:
-        points = np.column_stack([points, np.zeros(len(points))])
-    return Face(None if name is None else ID[name], np.asarray(colour, float), points)
+    corners = np.asarray(points, float)
+    if corners.shape[1] == 2:
+        corners = np.column_stack([corners, np.zeros(len(corners))])
+    return Face(None if name is None else ID[name], np.asarray(colour, float), corners)
 
 
 def rectangle(x0: float, x1: float, y0: float, y1: float) -> list[tuple[float, float]]:
@@ -117,7 +119,7 @@ def panel(origin: Colour, right: Colour, u0: float, u1: float, v0: float, v1: fl
     )
 
 
-def vary(rng: np.random.Generator, colour: Colour, amount: float = 12.0) -> np.ndarray:
+def vary(rng: Rng, colour: Colour, amount: float = 12.0) -> np.ndarray:
     """A colour near ``colour``: brightness and hue each jittered."""
     return np.clip(
         np.asarray(colour) + rng.normal(0, amount) + rng.normal(0, amount / 3, 3), 4, 250
@@ -147,7 +149,7 @@ PAINTS = [
 PAINTS += [(40, 92, 80)]
 
 
-def building(rng, side: int, x: float, z0: float, z1: float) -> Thing:
+def building(rng: Rng, side: int, x: float, z0: float, z1: float) -> Thing:
     """A house with windows and a ground floor; ``side`` is -1 left of the road and 1 right."""
     floors, storey = int(rng.integers(2, 6)), rng.uniform(2.8, 3.4)
     height, depth = floors * storey + 1.2, 12.0
@@ -165,7 +167,13 @@ def building(rng, side: int, x: float, z0: float, z1: float) -> Thing:
     faces = []
     for index, (origin, right, length, light) in enumerate(walls):
 
-        def add(tint, *bounds, origin=origin, right=right, light=light):
+        def add(
+            tint: np.ndarray,
+            *bounds: float,
+            origin: Colour = origin,
+            right: Colour = right,
+            light: float = light,
+        ) -> None:
             faces.append(face('building', tint * light, panel(origin, right, *bounds)))
 
         add(colour, 0, length, 0, height)
@@ -203,7 +211,9 @@ def building(rng, side: int, x: float, z0: float, z1: float) -> Thing:
     return Thing(np.array([inner, 0, (z0 + z1) / 2]), faces, 1, solid=True, lot=(z0 + z1) / 2)
 
 
-def tree(rng, x: float, z: float, layer: int, lot: float | None = None, size: float = 1) -> Thing:
+def tree(
+    rng: Rng, x: float, z: float, layer: int, lot: float | None = None, size: float = 1
+) -> Thing:
     """A trunk under a crown of leaf clumps."""
     height, radius = size * rng.uniform(2.2, 3.2), size * rng.uniform(1.3, 2.0)
     green = vary(rng, (62, 96, 42), 14)
@@ -219,7 +229,7 @@ def tree(rng, x: float, z: float, layer: int, lot: float | None = None, size: fl
     return Thing(np.array([x, 0, z]), faces, layer, upright=True, lot=lot)
 
 
-def bush(rng, x: float, z: float, layer: int, lot: float | None = None) -> Thing:
+def bush(rng: Rng, x: float, z: float, layer: int, lot: float | None = None) -> Thing:
     """A low round shrub."""
     green = vary(rng, (74, 104, 50), 12)
     faces = []
@@ -231,7 +241,7 @@ def bush(rng, x: float, z: float, layer: int, lot: float | None = None) -> Thing
     return Thing(np.array([x, 0, z]), faces, layer, upright=True, lot=lot)
 
 
-def fence(rng, x: float, z0: float, z1: float) -> list[Thing]:
+def fence(rng: Rng, x: float, z0: float, z1: float) -> list[Thing]:
     """Wooden planks or metal bars along the pavement, in pieces of two metres."""
     wooden = rng.random() < 0.6
     colour = vary(rng, (136, 104, 70) if wooden else (92, 98, 106), 14)
@@ -256,7 +266,7 @@ def fence(rng, x: float, z0: float, z1: float) -> list[Thing]:
     return things
 
 
-def lamp_post(rng, x: float, z: float) -> Thing:
+def lamp_post(rng: Rng, x: float, z: float) -> Thing:
     """A street lamp with an arm over the road."""
     grey = vary(rng, (112, 114, 116), 14)
     arm = -1.4 if x > 0 else 1.4
@@ -270,14 +280,14 @@ def lamp_post(rng, x: float, z: float) -> Thing:
     return Thing(np.array([x, 0, z]), faces, 3, upright=True)
 
 
-def traffic_sign(rng, x: float, z: float) -> Thing:
+def traffic_sign(rng: Rng, x: float, z: float) -> Thing:
     """A post with one of five boards: prohibition, duty, warning, priority, information."""
     grey = vary(rng, (128, 130, 130), 10)
     y, r = rng.uniform(2.2, 2.6), rng.uniform(0.42, 0.52)
     red, white = np.array([196, 28, 34]), np.array([232, 230, 226])
     blue, yellow = np.array([28, 78, 176]), np.array([228, 186, 40])
     triangle = np.array([(-1.05, -0.75), (1.05, -0.75), (0, 1.1)])
-    boards = [
+    boards: list[list[tuple[Colour, Points]]] = [
         [
             (red, disc(0, y, r)),
             (white, disc(0, y, 0.66 * r)),
@@ -303,7 +313,7 @@ def traffic_sign(rng, x: float, z: float) -> Thing:
     return Thing(np.array([x, 0, z]), faces, 3, upright=True)
 
 
-def traffic_light(rng, x: float, z: float) -> Thing:
+def traffic_light(rng: Rng, x: float, z: float) -> Thing:
     """A post with a black box and three lamps, one of them lit."""
     grey = vary(rng, (92, 94, 96), 10)
     low = rng.uniform(2.3, 2.7)
@@ -320,13 +330,13 @@ def traffic_light(rng, x: float, z: float) -> Thing:
     return Thing(np.array([x, 0, z]), faces, 3, upright=True)
 
 
-def pedestrian(rng, x: float, z: float) -> Thing:
+def pedestrian(rng: Rng, x: float, z: float) -> Thing:
     """A person in mid-step."""
     height = rng.uniform(1.6, 1.9)
     coat, legs = (vary(rng, CLOTHES[rng.integers(len(CLOTHES))], 10) for _ in range(2))
     skin = vary(rng, (190, 144, 116) if rng.random() < 0.6 else (112, 76, 56), 10)
     stride = rng.uniform(0.12, 0.32)
-    shapes = [
+    shapes: list[tuple[Colour, Points]] = [
         (legs * 0.8, bar(0.05, 0.9, stride, 0.06, 0.2)),
         (legs, bar(-0.05, 0.9, -stride, 0.06, 0.2)),
         ((34, 30, 28), rectangle(stride - 0.1, stride + 0.18, 0, 0.09)),
@@ -344,13 +354,13 @@ def pedestrian(rng, x: float, z: float) -> Thing:
     return Thing(np.array([x, 0, z]), faces, 3, upright=True)
 
 
-def bicycle(rng, x: float, z: float) -> Thing:
+def bicycle(rng: Rng, x: float, z: float) -> Thing:
     """A parked bicycle, side on."""
     paint = vary(rng, PAINTS[rng.integers(len(PAINTS))], 16)
     dark, spokes = np.array([24, 24, 26]), np.array([128, 130, 132])
     rear, front, hub = (-0.55, 0.36), (0.55, 0.36), (-0.08, 0.34)
     seat, head = (-0.2, 0.9), (0.4, 0.86)
-    shapes = []
+    shapes: list[tuple[np.ndarray, np.ndarray]] = []
     for centre in (rear, front):
         shapes += [(dark, disc(*centre, 0.37)), (spokes, disc(*centre, 0.28))]
         shapes += [(dark, disc(*centre, 0.06, corners=8))]
@@ -366,7 +376,7 @@ def bicycle(rng, x: float, z: float) -> Thing:
     return Thing(np.array([x, 0, z]), faces, 3, upright=True)
 
 
-def bin_(rng, x: float, z: float) -> Thing:
+def bin_(rng: Rng, x: float, z: float) -> Thing:
     """A litter bin, which SYNTHIA has no class for: void."""
     tint = vary(rng, (54, 74, 60), 14)
     faces = [
@@ -376,7 +386,7 @@ def bin_(rng, x: float, z: float) -> Thing:
     return Thing(np.array([x, 0, z]), faces, 3, upright=True)
 
 
-def car(rng, x: float, z: float, away: bool) -> Thing:
+def car(rng: Rng, x: float, z: float, away: bool) -> Thing:
     """A car along the road; ``away`` shows its rear to a camera behind it."""
     paint = vary(rng, PAINTS[rng.integers(len(PAINTS))], 14)
     length, width, waist = rng.uniform(3.9, 4.6), 1.75, rng.uniform(0.85, 0.98)
@@ -389,7 +399,7 @@ def car(rng, x: float, z: float, away: bool) -> Thing:
 
     faces = [face(None, (38, 38, 42), level(w + 0.15, -half, half, 0))]
 
-    def prism(bottom: list[tuple], top: list[tuple], sides: Colour, ends: Colour) -> None:
+    def prism(bottom: list[tuple], top: list[tuple], sides: np.ndarray, ends: np.ndarray) -> None:
         shades = zip((ends, sides, ends, sides), (0.85, 0.95, 0.7, 0.9), strict=True)
         for i, (colour, light) in enumerate(shades):
             j = (i + 1) % 4
@@ -422,13 +432,13 @@ def car(rng, x: float, z: float, away: bool) -> Thing:
 # --- the street -------------------------------------------------------------------------------
 
 
-def street(rng: np.random.Generator) -> tuple[list[Face], list[Thing]]:
+def street(rng: Rng) -> tuple[list[Face], list[Thing]]:
     """One random street: the ground in drawing order, and the things that stand on it."""
     crossing = rng.choice([-1, 1]) * rng.uniform(16, 27) if rng.random() < 0.6 else 999.0
     return _ground(rng, crossing), _roadside(rng, crossing) + _traffic(rng, crossing)
 
 
-def _ground(rng, crossing: float) -> list[Face]:
+def _ground(rng: Rng, crossing: float) -> list[Face]:
     asphalt, paving = vary(rng, (92, 92, 96), 12), vary(rng, (146, 138, 130), 12)
     grass, white = vary(rng, (92, 116, 60), 10), np.array([222, 220, 212])
     faces = [face('vegetation', grass, ground(-150, 150, -150, 150))]
@@ -468,7 +478,7 @@ def _ground(rng, crossing: float) -> list[Face]:
     return faces
 
 
-def _roadside(rng, crossing: float) -> list[Thing]:
+def _roadside(rng: Rng, crossing: float) -> list[Thing]:
     things = []
     for angle in np.linspace(0, 2 * np.pi, 40, endpoint=False):
         # What closes the view at the end of each street.
@@ -503,14 +513,14 @@ def _roadside(rng, crossing: float) -> list[Thing]:
     return things
 
 
-def _traffic(rng, crossing: float) -> list[Thing]:
+def _traffic(rng: Rng, crossing: float) -> list[Thing]:
     things = []
 
-    def somewhere(low, high):
+    def somewhere(low: float, high: float) -> float:
         return rng.choice([-1, 1]) * rng.uniform(low, high)
 
-    def clear(z):
-        return abs(z - crossing) > 8
+    def clear(z: float) -> bool:
+        return bool(abs(z - crossing) > 8)
 
     for side in (-1, 1):
         for z in np.arange(-75 + rng.uniform(0, 20), 90, 26):
@@ -614,8 +624,8 @@ def render(
         # Four steps a pixel; OpenCV's own arithmetic overflows beyond 2^15 pixels.
         shape = np.round(4 * shape.clip(-30000, 30000)).astype(np.int32)
         cv2.fillConvexPoly(image, shape, colours[index].tolist(), shift=2)
-        if drawn[index].class_id is not None:
-            cv2.fillConvexPoly(label, shape, drawn[index].class_id, shift=2)
+        if (id_ := drawn[index].class_id) is not None:
+            cv2.fillConvexPoly(label, shape, id_, shift=2)
     return image, label
 
 
@@ -631,7 +641,7 @@ def _clip(corners: np.ndarray, centre: np.ndarray, focal: float) -> np.ndarray:
     return centre + focal * np.column_stack([x / z, -y / z])
 
 
-def _noise(rng, shape: tuple[int, int], cell: int) -> np.ndarray:
+def _noise(rng: Rng, shape: tuple[int, int], cell: int) -> np.ndarray:
     height, width = shape
     small = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -640,7 +650,7 @@ def _noise(rng, shape: tuple[int, int], cell: int) -> np.ndarray:
 ROUGHNESS = dict(sky=0.01, building=0.05, road=0.05, sidewalk=0.06, vegetation=0.16, fence=0.07)
 
 
-def photograph(rng, image: np.ndarray, label: np.ndarray, light: np.ndarray) -> np.ndarray:
+def photograph(rng: Rng, image: np.ndarray, label: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Give a drawing surface texture, uneven light, blur and sensor noise.
 
     Args:
@@ -664,7 +674,7 @@ def photograph(rng, image: np.ndarray, label: np.ndarray, light: np.ndarray) -> 
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _sky(rng, height: int, width: int, row: float) -> np.ndarray:
+def _sky(rng: Rng, height: int, width: int, row: float) -> np.ndarray:
     horizon = int(row * width)
     top, bottom = vary(rng, (104, 146, 200), 14), vary(rng, (200, 212, 222), 8)
     blend = np.clip(np.arange(height) / horizon, 0, 1)[:, None, None] ** 1.3

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..statistics import Estimate, with_interval
-from .summary import DIGITS
+from .summary import DIGITS, Comparison, Loss, Metric, ranks
 
 OVERALL = {
     'mAcc': 'mean accuracy',
@@ -63,6 +64,13 @@ def estimated(found: Estimate, mark: str = '') -> Cell:
     low, high = found.interval()
     text = with_interval(found.mean, max(low, 0), min(high, 100), digits=DIGITS)
     return Cell(text, found.mean, mark)
+
+
+def ranked(comparison: Comparison, losses: Sequence[Loss], metric: Metric) -> list[Cell]:
+    """A cell a loss; the best and the second, as printed, are marked."""
+    found = {loss.label: comparison.estimate(loss, metric) for loss in losses}
+    marks = ranks({label: one.mean for label, one in found.items()})
+    return [estimated(one, marks.get(label, '')) for label, one in found.items()]
 
 
 @dataclass(frozen=True)

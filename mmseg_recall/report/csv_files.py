@@ -36,12 +36,20 @@ def run_rows(comparisons: list[Comparison]) -> list[list[object]]:
     """For ``runs.csv``: a row a run."""
     names = list(OVERALL) if any(not c.classifies for c in comparisons) else []
     names += ['top1', *SHOTS] if any(c.classifies for c in comparisons) else []
-    head = ['comparison', 'run', 'loss', 'seed', *names, 'seconds_per_iteration', 'memory_mib']
-    rows: list[list[object]] = [head]
+    head: list[object] = [
+        'comparison',
+        'run',
+        'loss',
+        'seed',
+        *names,
+        'seconds_per_iteration',
+        'memory_mib',
+    ]
+    rows = [head]
     for comparison in comparisons:
         for run in comparison.runs:
-            values = [run.metrics.get(name) for name in names]
-            values = ['' if v is None else f'{v:.4f}' for v in values]
+            found = [run.metrics.get(name) for name in names]
+            values = ['' if v is None else f'{v:.4f}' for v in found]
             tail = [f'{v:.6g}' if v is not None else '' for v in (run.seconds, run.memory)]
             rows.append([comparison.title, run.name, run.loss, run.seed, *values, *tail])
     return rows

@@ -84,13 +84,14 @@ class Plot:
         used = set(re.findall(r'#([\w.-]+)', svg))
         svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else '', svg)
         svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
-        width = float(re.search(r'<svg[^>]*? width="([0-9.]+)pt"', svg)[1])
-        # Below the minimum its text could not be read: then it scrolls.
-        style = f'max-width:{width:.0f}pt;min-width:{MIN_SCALE * width:.0f}pt'
-        attributes = f'role="img" aria-label="{escape(self.alt)}" style="{style}"'
-        return re.sub(
-            r'<svg([^>]*?) width="[^"]*"', lambda m: f'<svg{m[1]} {attributes}', svg, count=1
-        )
+
+        def sized(match: re.Match[str]) -> str:
+            width = float(match[2])
+            # Below the minimum its text could not be read: then it scrolls.
+            style = f'max-width:{width:.0f}pt;min-width:{MIN_SCALE * width:.0f}pt'
+            return f'<svg{match[1]} role="img" aria-label="{escape(self.alt)}" style="{style}"'
+
+        return re.sub(r'<svg([^>]*?) width="([0-9.]+)pt"', sized, svg, count=1)
 
     @property
     def file(self) -> str:
@@ -130,7 +131,7 @@ def legend(figure: Figure, place: str, columns: int = 4) -> None:
         if labels
     )
     width = min(max(map(len, labels)), MAX_LABEL)
-    figure.legend(
+    figure.legend(  # type: ignore[call-overload]
         handles,
         [fill(label, MAX_LABEL) for label in labels],
         loc=f'outside {place}',

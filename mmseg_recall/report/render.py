@@ -104,10 +104,10 @@ def _template(name: str, **options: Any) -> Template:
 
 def _title(comparisons: list[Comparison]) -> str:
     kinds = {comparison.classifies for comparison in comparisons}
-    return {
-        (False,): 'Comparison of segmentation losses',
-        (True,): 'Comparison of classifiers for long-tailed data',
-    }.get(tuple(kinds), 'Comparison of losses')
+    if len(kinds) > 1:
+        return 'Comparison of losses'
+    what = 'classifiers for long-tailed data' if True in kinds else 'segmentation losses'
+    return f'Comparison of {what}'
 
 
 def _heading(text: str) -> Markup:

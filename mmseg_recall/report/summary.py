@@ -244,6 +244,16 @@ class Comparison:
                 return 100 * run.pixels / run.pixels.sum()
         return None
 
+    @property
+    def rarest_first(self) -> list[int]:
+        """Indices of the classes; in their own order where the shares are not known."""
+        number = len(self.classes)
+        return (
+            list(range(number))
+            if self.share is None
+            else np.argsort(self.share, kind='stable').tolist()
+        )
+
     @cached_property
     def share_of(self) -> str:
         return 'training' if any(r.pixels_of == 'training' for r in self.runs) else 'test'
@@ -306,14 +316,14 @@ def _differences_of(comparisons: list[Comparison]) -> list[str]:
     return differences([{**run.config.setup, **run.compared} for run in runs])
 
 
-def ranks(losses: tuple[Loss, ...], value: Callable[[Loss], float]) -> dict[str, str]:
+def ranks(means: dict[str, float]) -> dict[str, str]:
     """'best' and 'second' by label, of what is largest; nothing where all are equal.
 
     Example:
-        >>> ranks((Loss('a', ()), Loss('b', ())), lambda loss: {'a': 1.0, 'b': 2.0}[loss.label])
+        >>> ranks({'a': 1.0, 'b': 2.0})
         {'b': 'best', 'a': 'second'}
     """
-    values = {loss.label: round(value(loss), DIGITS) for loss in losses}
+    values = {label: round(mean, DIGITS) for label, mean in means.items()}
     levels = sorted({v for v in values.values() if not np.isnan(v)}, reverse=True)
     if len(levels) < 2:
         return {}

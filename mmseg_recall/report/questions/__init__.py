@@ -23,6 +23,6 @@ def answers(comparison: Comparison, comparisons: list[Comparison]) -> list[Secti
     """The sections of one comparison, in the order of the page."""
     questions = [import_module(f'{__name__}.{module.name}') for module in iter_modules(__path__)]
     questions.sort(key=lambda question: question.ORDER)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         found = [question.answer(comparison, comparisons) for question in questions]
     return [section for section in found if section is not None]

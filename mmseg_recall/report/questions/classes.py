@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..blocks import INTERVALS, Cell, Section, Table, estimated, section, shown
+from ..blocks import INTERVALS, Cell, Section, Table, ranked, section, shown
 from ..figures import Plot, legend, plot, styles, subplots
-from ..summary import Comparison, ranks
+from ..summary import Comparison
 
 ORDER = 60
 
@@ -31,28 +31,17 @@ def class_table(comparison: Comparison, metric: str, title: str) -> Table | None
     columns = ['class', *(['share of pixels'] if share is not None else [])]
     rows = []
     for c, name in enumerate(comparison.classes):
-        best = ranks(losses, lambda loss, c=c: loss.per_class(metric, c).mean)
-        cells = [
-            estimated(comparison.estimate(loss, (metric, c)), best.get(loss.label, ''))
-            for loss in losses
-        ]
         row = [Cell(f'{name}{" †" if c in minority else ""}')]
         if share is not None:
             row.append(Cell(f'{share[c]:.3g}%', float(share[c])))
-        rows.append((*row, *cells))
+        rows.append((*row, *ranked(comparison, losses, (metric, c))))
     # Of two classes the mean is in the table of all.
     everything = list(range(len(comparison.classes))) if len(comparison.classes) > 2 else []
     groups = {'average': everything, 'average †': comparison.minority_group}
     for name, members in groups.items():
         if members:
-            best = ranks(losses, lambda loss, m=members: loss.mean_over(metric, m).mean)
-            cells = [
-                estimated(
-                    comparison.estimate(loss, (metric, tuple(members))), best.get(loss.label, '')
-                )
-                for loss in losses
-            ]
             filler = [Cell('')] if share is not None else []
+            cells = ranked(comparison, losses, (metric, tuple(members)))
             rows.append((Cell(name), *filler, *cells))
     note = f'Per cent. {INTERVALS} Best bold, second underlined, as seen.'
     if minority:
@@ -66,13 +55,11 @@ def class_table(comparison: Comparison, metric: str, title: str) -> Table | None
 
 def recall_against_precision(comparison: Comparison) -> Plot | None:
     """A small plot a class, a point a loss; the rarest classes if there are many."""
-    number = len(comparison.classes)
-    if not number or not any(loss.class_means('Acc').size for loss in comparison.losses):
+    if not comparison.classes or not any(
+        loss.class_means('Acc').size for loss in comparison.losses
+    ):
         return None
-    order = list(range(number))
-    if comparison.share is not None:
-        order.sort(key=lambda c: comparison.share[c])
-    order = order[:MAX_SMALL_PLOTS]
+    order = comparison.rarest_first[:MAX_SMALL_PLOTS]
     look = styles(comparison)
     columns = 4
     rows = -(-len(order) // columns)
@@ -84,7 +71,7 @@ def recall_against_precision(comparison: Comparison) -> Plot | None:
                 loss.per_class('Precision', c).mean,
                 linestyle='none',
                 markersize=7 if loss.label == 'Recall' else 5,
-                label=loss.label if c == order[0] else None,
+                label=loss.label,
                 clip_on=False,
                 **look[loss.label],
             )

@@ -11,10 +11,10 @@ import numpy as np
 
 from ...evaluation.shots import FEW, MANY, SHOTS, shot_of
 from ...statistics import NOT_SETTLED, SUPPORTED
-from ..blocks import INTERVALS, NOTHING, Cell, Section, Table, Verdict, estimated, number
+from ..blocks import INTERVALS, NOTHING, Cell, Section, Table, Verdict, estimated, number, ranked
 from ..judge import Difference, interval_text, judge
 from ..learnt import idle_runs, nothing_learnt
-from ..summary import BASELINE, Comparison, Loss, ranks
+from ..summary import BASELINE, Comparison, Loss
 
 ORDER = 10
 METRICS = {'top1': 'all', **{shot: shot for shot in SHOTS}}
@@ -50,15 +50,11 @@ def method(comparison: Comparison, name: str) -> Loss | None:
 
 def shot_table(comparison: Comparison) -> Table:
     """A row a method: accuracy over all test images, and by shot."""
-    best = {
-        name: ranks(comparison.losses, lambda loss, n=name: loss.metric(n).mean) for name in METRICS
-    }
-    rows = []
-    for loss in comparison.losses:
-        cells = [
-            estimated(comparison.estimate(loss, n), best[n].get(loss.label, '')) for n in METRICS
-        ]
-        rows.append((Cell(loss.label), Cell(str(len(loss.runs)), len(loss.runs)), *cells))
+    columns = [ranked(comparison, comparison.losses, name) for name in METRICS]
+    rows = [
+        (Cell(loss.label), Cell(str(len(loss.runs)), len(loss.runs)), *cells)
+        for loss, *cells in zip(comparison.losses, *columns, strict=True)
+    ]
     note = (
         f'Per cent. All: over the test images. Many: mean over the classes with more than {MANY} '
         f'training images; few: with fewer than {FEW}; medium: the others{_named(comparison)}. '
@@ -81,7 +77,8 @@ def _named(comparison: Comparison) -> str:
 
 def _training_images(comparison: Comparison) -> np.ndarray | None:
     known = (run.pixels for run in comparison.runs if run.pixels_of == 'training')
-    return next((n for n in known if len(n) == len(comparison.classes)), None)
+    number = len(comparison.classes)
+    return next((n for n in known if n is not None and len(n) == number), None)
 
 
 def shot_class_table(comparison: Comparison) -> Table:
@@ -89,12 +86,8 @@ def shot_class_table(comparison: Comparison) -> Table:
     counts = _training_images(comparison)
     rows = []
     for c, name in enumerate(comparison.classes):
-        best = ranks(comparison.losses, lambda loss, c=c: loss.per_class('Acc', c).mean)
         images = math.nan if counts is None else float(counts[c])
-        cells = [
-            estimated(comparison.estimate(loss, ('Acc', c)), best.get(loss.label, ''))
-            for loss in comparison.losses
-        ]
+        cells = ranked(comparison, comparison.losses, ('Acc', c))
         rows.append((Cell(name), number(images, 0), *cells))
     columns = ('class', 'training images', *(loss.label for loss in comparison.losses))
     return Table('Accuracy by class', f'Per cent. {INTERVALS}', columns, tuple(rows))

@@ -54,10 +54,7 @@ def difference_table(comparison: Comparison, base: Loss, others: list[Loss]) -> 
 
 def class_differences(comparison: Comparison, base: Loss, others: list[Loss]) -> Plot | None:
     """Small multiples: the difference of IoU of each class, with its interval, a loss a panel."""
-    classes = [c for c in range(len(comparison.classes))]
-    if comparison.share is not None:
-        classes.sort(key=lambda c: comparison.share[c])
-    classes = classes[:MAX_CLASSES]
+    classes = comparison.rarest_first[:MAX_CLASSES]
     shown = sorted(others, key=lambda loss: -loss.metric('mIoU').mean)[:MAX_LOSSES]
     shown = [loss for loss in shown if loss.class_means('IoU').size]
     if not classes or not shown or not base.class_means('IoU').size:

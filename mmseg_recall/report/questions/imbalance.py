@@ -149,7 +149,7 @@ def overall_table(comparison: Comparison) -> Table:
 def estimated_column(comparison: Comparison, metric: Metric, found: list[Estimate]) -> list[Cell]:
     """A cell a loss; of several losses, those that may be the best are marked."""
     means = {loss.label: one.mean for loss, one in zip(comparison.losses, found, strict=True)}
-    best = ranks(comparison.losses, lambda loss: means[loss.label])
+    best = ranks(means)
     maybe = maybe_best(comparison, comparison.losses, metric) if best else set()
     cells = []
     for label, one in zip(means, found, strict=True):
@@ -250,7 +250,7 @@ def gain_against_frequency(comparison: Comparison) -> Plot | None:
                 markersize=7 if loss.label == 'Recall' else 4.5,
                 alpha=1 if loss.label == 'Recall' else 0.65,
                 zorder=3 if loss.label == 'Recall' else 2,
-                label=loss.label if metric == 'Acc' else None,
+                label=loss.label,
                 **look[loss.label],
             )
         axis.axhline(0, color=INK, linewidth=0.8)

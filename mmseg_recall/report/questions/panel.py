@@ -67,28 +67,29 @@ class Panel:
 
 def panel_of(comparison: Comparison) -> Panel | None:
     """The pieces that the records hold, of each loss's lowest seed; None without any."""
-    shown = [
-        (loss.label, min((r for r in loss.runs if r.panel), key=lambda r: r.seed, default=None))
+    shown = {
+        loss.label: min(runs, key=lambda run: run.seed or 0)
         for loss in comparison.losses
-    ]
-    shown = [(label, run) for label, run in shown if run is not None]
+        if (runs := [run for run in loss.runs if run.panel])
+    }
     if not shown:
         return None
-    first = shown[0][1]
+    first = next(iter(shown.values()))
     palette = _palette(first.palette, len(first.classes))
-    pieces, present = [], set()
+    pieces: list[Piece] = []
+    present: set[int] = set()
     share = comparison.share
     for piece in first.panel:
-        found = [_same_piece(run, piece) for _, run in shown]
+        found = [same for run in shown.values() if (same := _same_piece(run, piece))]
         is_rare = share is None or piece['class'] != first.classes[int(np.argmax(share))]
         # Records of earlier versions show others, of the most frequent class, too.
-        if not is_rare or None in found:
+        if not is_rare or len(found) < len(shown):
             continue
         pictures = [('image', f'data:image/jpeg;base64,{piece["picture"]}')]
         truth = _labels(piece['truth'])
         present |= set(np.unique(truth))
         pictures.append(('truth', _coloured(truth, palette)))
-        for (label, _), of_loss in zip(shown, found, strict=True):
+        for label, of_loss in zip(shown, found, strict=True):
             prediction = _labels(of_loss['prediction'])
             present |= set(np.unique(prediction))
             pictures.append((label, _coloured(prediction, palette)))

@@ -43,8 +43,10 @@ def zoo_table(comparison: Comparison) -> Table:
                 Cell(run.config_file),
             )
         )
-    columns = ('Method', 'Backbone', 'Loss', 'Lr schd', 'Mem (GB)', 'Train time (s/iter)')
-    columns += ('Device', 'mIoU', 'mAcc', 'config')
+    columns = (
+        *('Method', 'Backbone', 'Loss', 'Lr schd', 'Mem (GB)', 'Train time (s/iter)'),
+        *('Device', 'mIoU', 'mAcc', 'config'),
+    )
     return Table("In the form of mmseg's model zoo", '', columns, tuple(rows))
 
 

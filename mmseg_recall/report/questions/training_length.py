@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations, pairwise
 
 from ...statistics import CONTRADICTED, SUPPORTED
@@ -49,10 +50,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
 def _answer(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -> Verdict:
     sentences, changed, seen = [], [], []
     for metric in RANKED:
-        orders = {
-            n: sorted(losses, key=lambda label, c=c: -_of(c, label).metric(metric).mean)
-            for n, c in lengths.items()
-        }
+        orders = {n: sorted(losses, key=partial(_below, c, metric)) for n, c in lengths.items()}
         if any(before != after for before, after in pairwise(orders.values())):
             seen.append(OVERALL[metric])
         if _reversed(lengths, losses, metric):
@@ -75,6 +73,10 @@ def _answer(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) 
     else:
         verdict = 'The order that is seen is the same at every length'
     return Verdict(verdict, (*sentences, next(iter(lengths.values())).basis))
+
+
+def _below(comparison: Comparison, metric: str, label: str) -> float:
+    return -_of(comparison, label).metric(metric).mean
 
 
 def _of(comparison: Comparison, label: str) -> Loss:
@@ -126,7 +128,7 @@ def _plot(
                 steps,
                 [one.mean for one in found],
                 yerr=bars(found),
-                label=label if metric == RANKED[0] else None,
+                label=label,
                 linewidth=1.2,
                 markersize=5,
                 elinewidth=1,
@@ -141,8 +143,8 @@ def _plot(
     legend(figure, 'lower center')
     shortest, *_, longest = lengths.values()
     ends = ', '.join(
-        f'{label} {shortest.loss(label).metric("mIoU").mean:.1f} to '
-        f'{longest.loss(label).metric("mIoU").mean:.1f}'
+        f'{label} {_of(shortest, label).metric("mIoU").mean:.1f} to '
+        f'{_of(longest, label).metric("mIoU").mean:.1f}'
         for label in losses
     )
     return plot(

@@ -70,26 +70,22 @@ def weight_shares(comparison: Comparison) -> dict[str, tuple[list[int], np.ndarr
         without a loss that the paper does not have.
     """
     classes = comparison.classes
-    curves = {
-        loss.label: logged(loss, classes, 'weight', 'pixel_share') for loss in comparison.losses
-    }
-    known = [loss for loss in comparison.losses if curves[loss.label] is not None]
-    if not any(loss.label not in PAPER_NAMES for loss in known):
-        return {}
-    known.sort(
+    losses = sorted(
+        comparison.losses,
         key=lambda loss: (
             loss.label != 'Recall',
             loss.label in PAPER_NAMES,
             -loss.metric('mIoU').mean,
-        )
+        ),
     )
+    curves = {loss.label: logged(loss, classes, 'weight', 'pixel_share') for loss in losses}
+    known = {label: found for label, found in curves.items() if found is not None}
+    if known.keys() <= PAPER_NAMES.keys():
+        return {}
     # CE logs nothing, but its batches are drawn as those of every loss are.
-    steps, (_, pixel_shares) = curves[known[0].label]
+    steps, (_, pixel_shares) = next(iter(known.values()))
     shares = {BASELINE: (steps, _shares(np.ones_like(pixel_shares), pixel_shares))}
-    for loss in known:
-        steps, values = curves[loss.label]
-        shares[loss.label] = steps, _shares(*values)
-    return shares
+    return shares | {label: (steps, _shares(*values)) for label, (steps, values) in known.items()}
 
 
 def _shares(weight: np.ndarray, pixel_share: np.ndarray) -> np.ndarray:
@@ -121,11 +117,11 @@ def weight_share_table(comparison: Comparison) -> Table | None:
 
 def weight_curves(comparison: Comparison) -> Plot | None:
     """Figure 4: normalised class weights of focal and recall loss over iterations, and ratio."""
-    curves = {
-        title: _normalised(comparison.loss(label), comparison.classes)
-        for title, label in (('focal weight', 'SoftmaxFocal'), ('recall weight', 'Recall'))
-    }
-    curves = {title: found for title, found in curves.items() if found is not None}
+    curves = {}
+    for title, label in (('focal weight', 'SoftmaxFocal'), ('recall weight', 'Recall')):
+        found = _normalised(comparison.loss(label), comparison.classes)
+        if found is not None:
+            curves[title] = found
     if not curves:
         return None
     if len(curves) == 2:
@@ -137,11 +133,11 @@ def weight_curves(comparison: Comparison) -> Plot | None:
     ramp = LinearSegmentedColormap.from_list('rare to frequent', RAMP)
     colours = ramp(np.linspace(0, 1, len(order)))
     figure, axes = subplots(1, len(curves), 2.6 * len(curves) + 0.4, 3.6)
-    for axis, (title, (steps, values)) in zip(axes.flat, curves.items(), strict=True):
+    for axis, (name, (steps, values)) in zip(axes.flat, curves.items(), strict=True):
         for colour, c in zip(colours, order, strict=True):
-            label = comparison.classes[c] if axis is axes.flat[0] else None
+            label = comparison.classes[c]
             axis.plot(steps, values[:, c], color=colour, linewidth=1.3, label=label)
-        axis.set_title(title, loc='left')
+        axis.set_title(name, loc='left')
         axis.set_xlabel('iteration')
     meaning = ''
     if 'ratio recall / focal' in curves:
@@ -168,9 +164,7 @@ def shares_over_iterations(comparison: Comparison) -> Plot | None:
     shares = dict(list(weight_shares(comparison).items())[:MAX_SHARES])
     if not shares:
         return None
-    order = list(range(len(classes)))
-    if comparison.share is not None:
-        order.sort(key=lambda c: comparison.share[c])
+    order = comparison.rarest_first
     # Every class has a layer, but a legend of 150 has no room.
     named = order if len(order) <= MAX_LAYERS_NAMED else _extremes(comparison)
     ramp = LinearSegmentedColormap.from_list('rare to frequent', RAMP)
@@ -180,14 +174,14 @@ def shares_over_iterations(comparison: Comparison) -> Plot | None:
     figure, axes = subplots(
         rows, columns, 2.6 * columns + 0.4, 2.4 * rows + 0.9, sharex=True, sharey=True
     )
-    for axis, (label, (steps, values)) in zip(axes.flat, shares.items(), strict=True):
+    for axis, (name, (steps, values)) in zip(axes.flat, shares.items(), strict=True):
         axis.stackplot(
             steps,
             100 * values[:, order].T,
             colors=colours,
-            labels=[classes[c] if c in named else '' for c in order] if label == BASELINE else (),
+            labels=[classes[c] if c in named else '' for c in order],
         )
-        axis.set_title(fill(label, MAX_TITLE), loc='left')
+        axis.set_title(fill(name, MAX_TITLE), loc='left')
         axis.margins(0)
     for axis in axes[-1]:
         axis.set_xlabel('iteration')
@@ -212,9 +206,7 @@ def shares_over_iterations(comparison: Comparison) -> Plot | None:
 
 def _extremes(comparison: Comparison) -> list[int]:
     """Classes to draw, rarest first; the rarest and the most frequent half if there are many."""
-    order = list(range(len(comparison.classes)))
-    if comparison.share is not None:
-        order.sort(key=lambda c: comparison.share[c])
+    order = comparison.rarest_first
     half = MAX_CURVES // 2
     return order if len(order) <= MAX_CURVES else order[:half] + order[-half:]
 
