@@ -69,6 +69,9 @@ def f1(areas: Areas) -> np.ndarray:
     return _ratio(2 * areas.intersect, areas.predicted + areas.label)
 
 
+PER_CLASS = {'IoU': iou, 'Acc': accuracy, 'Precision': precision, 'F1': f1}
+
+
 def mean(values: np.ndarray) -> float:
     """Mean over what is not NaN; NaN if all is."""
     known = values[~np.isnan(values)]

@@ -23,8 +23,6 @@ from ..losses.class_counts import (
 )
 from . import areas as A
 
-PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
-
 
 @METRICS.register_module()
 class PerClassIoUMetric(IoUMetric):
@@ -173,7 +171,7 @@ class PerClassIoUMetric(IoUMetric):
         total = A.Areas(*(area.sum(axis=0) for area in images))
         added = {
             f'{name}/{label}': value
-            for name, function in PER_CLASS.items()
+            for name, function in A.PER_CLASS.items()
             for label, value in zip(classes, function(total), strict=True)
         }
         added |= {'mPrecision': A.mean(A.precision(total)), 'mF1': A.mean(A.f1(total))}

@@ -28,16 +28,8 @@ LINE = 80
 MIN_SCALE = 0.6
 COLOURS = {'CE': '#7d8590', 'Recall': '#d64550'}
 OTHER_COLOURS = (
-    '#2f81c7',
-    '#e08a00',
-    '#1f9e89',
-    '#9a5bd0',
-    '#5d9732',
-    '#c9529b',
-    '#b08d57',
-    '#00a0c6',
-    '#8c6d9e',
-    '#6f7f2f',
+    *('#2f81c7', '#e08a00', '#1f9e89', '#9a5bd0', '#5d9732'),
+    *('#c9529b', '#b08d57', '#00a0c6', '#8c6d9e', '#6f7f2f'),
 )
 MARKERS = 'osD^vPX<>*hpd'
 STYLE = {

@@ -25,8 +25,6 @@ from ..evaluation import areas as A
 from ..literal_config import parse_config
 from ..out_folder import read_manifest
 
-PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -293,7 +291,7 @@ def _from_record(path: Path) -> Run:
         seed=record['seed'],
         setup={**record['setup'], 'key': digest([record['setup']['key'], compared])},
         classes=tuple(record['classes']),
-        per_class={name: 100 * f(areas) for name, f in PER_CLASS.items()},
+        per_class={name: 100 * f(areas) for name, f in A.PER_CLASS.items()},
         # What is null, too, follows from the areas; so do the values of a class.
         metrics=means_of(areas, record['metrics'])
         | {

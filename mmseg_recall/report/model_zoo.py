@@ -39,9 +39,6 @@ def model_index() -> str:
 def _model(comparison: Comparison, loss: Loss) -> dict[str, Any]:
     run, setup = loss.runs[0], comparison.setup
     metrics = {name: loss.metric(name).mean for name in ('mIoU', 'mAcc', 'aAcc')}
-    memory = [r.memory for r in loss.runs if r.memory]
-    stem = re.sub(r'_seed\d+$', '', run.name)
-    name = stem if len(loss.runs) > 1 or stem != run.name else run.name
     metadata = {
         'Training Data': setup['dataset'],
         'Batch Size': setup['batch_size'],
@@ -50,10 +47,10 @@ def _model(comparison: Comparison, loss: Loss) -> dict[str, Any]:
         'Loss': loss.label,
         'Seeds': [r.seed for r in loss.runs],
     }
-    if memory:
-        metadata['Memory (GB)'] = round(max(memory) / 1024, 2)
+    if not math.isnan(loss.memory):
+        metadata['Memory (GB)'] = round(loss.memory / 1024, 2)
     return {
-        'Name': name,
+        'Name': re.sub(r'_seed\d+$', '', run.name),
         'In Collection': COLLECTION['Name'],
         'Results': {
             'Task': 'Semantic Segmentation',

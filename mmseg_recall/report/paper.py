@@ -35,9 +35,9 @@ class PaperTable:
     """
 
     title: str
-    notes: tuple[str, ...]
+    notes: list[str]
     classes: dict[str, str]
-    minority: tuple[str, ...]
+    minority: list[str]
     values: dict[str, dict[str, dict[str, float]]]
 
 
@@ -47,17 +47,10 @@ def paper_table(comparison: Comparison) -> PaperTable | None:
     The rendered mini scenes have SYNTHIA's classes but are not SYNTHIA, so they have none.
     """
     setup = comparison.setup
-    if 'mini' in setup['data_root']:
-        return None
-    return paper_tables().get(setup['dataset'])
+    return None if 'mini' in setup['data_root'] else paper_tables().get(setup['dataset'])
 
 
 def paper_tables() -> dict[str, PaperTable]:
     """Tables 2 and 3, by the name of the data set without 'Dataset'."""
     data = json.loads((files(__package__) / 'paper_tables.json').read_text(encoding='utf-8'))
-    return {
-        name: PaperTable(
-            t['title'], tuple(t['notes']), t['classes'], tuple(t['minority']), t['values']
-        )
-        for name, t in data.items()
-    }
+    return {name: PaperTable(**table) for name, table in data.items()}

@@ -33,9 +33,8 @@ Metric = str | tuple[str, int | tuple[int, ...]]
 BASELINE = 'CE'
 BASELINES = BASELINE, 'BinaryCE'
 """Cross-entropy by softmax, or else that of single channels."""
-PER_CLASS = {'IoU': A.iou, 'Acc': A.accuracy, 'Precision': A.precision, 'F1': A.f1}
 MEANS: dict[str, Callable[[A.Areas], np.ndarray]] = {
-    **{f'm{name}': partial(_mean_of, of) for name, of in PER_CLASS.items()},
+    **{f'm{name}': partial(_mean_of, of) for name, of in A.PER_CLASS.items()},
     'aAcc': lambda areas: areas.intersect.sum(axis=-1) / areas.label.sum(axis=-1),
 }
 DIGITS = 1
@@ -78,10 +77,16 @@ class Loss:
         number = max(len(run.classes) for run in self.runs)
         return np.array([self.per_class(name, c).mean for c in range(number)])
 
-    def mean_over(self, name: str, classes: list[int]) -> Estimate:
-        """Of the mean over some classes in each run."""
-        rows = [run.per_class[name][classes] for run in self.runs if run.classes]
-        return _over_seeds([float(_known_mean(row)) for row in rows])
+    @property
+    def seconds(self) -> float:
+        """Per iteration, mean over seeds; NaN if unknown."""
+        known = [run.seconds for run in self.runs if run.seconds is not None]
+        return float(np.mean(known)) if known else float('nan')
+
+    @property
+    def memory(self) -> float:
+        """Peak MiB of all seeds; NaN if unknown."""
+        return max((run.memory for run in self.runs if run.memory), default=float('nan'))
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ class Comparison:
             values = [MEANS[metric](areas) for areas in drawn]
         else:
             name, classes = metric[0], np.atleast_1d(metric[1]).astype(int)
-            values = [_known_mean(PER_CLASS[name](areas)[:, classes]) for areas in drawn]
+            values = [_known_mean(A.PER_CLASS[name](areas)[:, classes]) for areas in drawn]
         return 100 * np.stack(values, axis=1)
 
     def estimate(self, loss: Loss, metric: Metric) -> Estimate:
@@ -247,12 +252,8 @@ class Comparison:
     @property
     def rarest_first(self) -> list[int]:
         """Indices of the classes; in their own order where the shares are not known."""
-        number = len(self.classes)
-        return (
-            list(range(number))
-            if self.share is None
-            else np.argsort(self.share, kind='stable').tolist()
-        )
+        share = np.zeros(len(self.classes)) if self.share is None else self.share
+        return np.argsort(share, kind='stable').tolist()
 
     @cached_property
     def share_of(self) -> str:

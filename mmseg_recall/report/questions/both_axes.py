@@ -110,11 +110,11 @@ def _beat(
     for (label, one), p in zip(known.items(), p_values, strict=True):
         decided = outcome(one, p)
         numbers = f'Of mean IoU above the curve: {interval_text(one)}, {seeds_text(one)}'
-        settled = f', {p_text(p)}.' if decided != NOT_SETTLED else '.'
-        more = (
-            '' if settled != '.' else f' To settle it: {what_would_settle(one, 0.0, len(known))}.'
-        )
-        claims[label] = Claim(claims[label].text, decided, f'{numbers}{settled}{more}')
+        if decided == NOT_SETTLED:
+            numbers += f'. To settle it: {what_would_settle(one, 0.0, len(known))}.'
+        else:
+            numbers += f', {p_text(p)}.'
+        claims[label] = Claim(claims[label].text, decided, numbers)
     return claims
 
 

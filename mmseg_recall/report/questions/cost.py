@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from ..blocks import Cell, Section, Table, number
 from ..summary import Comparison
 
@@ -20,21 +16,11 @@ def cost_table(comparison: Comparison) -> Table:
     """Time and memory of each loss, against the baseline."""
     base = comparison.baseline
     kinds = sorted({run.memory_of for run in comparison.runs if run.memory})
+    reference = float('nan') if base is None else base.seconds or float('nan')
     rows = []
     for loss in comparison.losses:
-        seconds = [run.seconds for run in loss.runs if run.seconds is not None]
-        mean = float(np.mean(seconds)) if seconds else math.nan
-        reference = [r.seconds for r in base.runs if r.seconds] if base is not None else []
-        ratio = mean / float(np.mean(reference)) if reference else math.nan
-        memory = [run.memory for run in loss.runs if run.memory is not None]
-        rows.append(
-            (
-                Cell(loss.label),
-                number(mean, 3),
-                number(ratio),
-                number(max(memory) if memory else math.nan, 0),
-            )
-        )
+        numbers = number(loss.seconds, 3), number(loss.seconds / reference), number(loss.memory, 0)
+        rows.append((Cell(loss.label), *numbers))
     note = (
         'Median over the logged intervals of training, mean over seeds; the peak of memory over '
         f'training ({" or ".join(kinds) or "unknown"}). Runs that shared a machine with other work '

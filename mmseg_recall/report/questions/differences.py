@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from textwrap import fill
 
-import numpy as np
-
 from ..bases import PREFIX, base_of
 from ..blocks import NOTHING, OVERALL, Cell, Section, Table, Text, section, shown
-from ..figures import INK, Plot, plot, subplots
+from ..figures import INK, Plot, bars, plot, subplots
 from ..judge import Difference, above_text, interval_text, judge
 from ..summary import Comparison, Loss
 
@@ -67,13 +65,10 @@ def class_differences(comparison: Comparison, base: Loss, others: list[Loss]) ->
     figure, axes = subplots(rows, columns, 7.2, height, sharex=True, sharey=True)
     for axis, loss, title in zip(axes.flat, shown, titles, strict=False):
         found = [comparison.difference(loss, base, ('IoU', c)) for c in classes]
-        means = np.array([one.mean for one in found])
-        ends = np.array([one.interval() for one in found])
-        known = ~np.isnan(ends[:, 0])
         axis.errorbar(
-            means,
+            [one.mean for one in found],
             range(len(classes)),
-            xerr=np.abs(np.where(known, ends.T - means, 0)),
+            xerr=bars(found),
             color=INK,
             linestyle='none',
             marker='o',

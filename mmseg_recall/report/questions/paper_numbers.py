@@ -32,26 +32,19 @@ def paper_comparison(comparison: Comparison, table: PaperTable, metric: str, tit
     columns = ['class']
     for loss, _ in pairs:
         columns += [f'{loss.label}: paper', f'{loss.label}: ours']
+    index = {theirs: ours for ours, theirs in table.classes.items() if ours in comparison.classes}
+    minority = tuple(comparison.classes.index(index[c]) for c in index if c in table.minority)
+    asked: list[tuple[str, str, int | tuple[int, ...]]] = [
+        (f'{ours}{" †" if c in table.minority else ""}', c, comparison.classes.index(ours))
+        for c, ours in index.items()
+    ]
     rows = []
-    for ours, theirs in table.classes.items():
-        if ours not in comparison.classes:
-            continue
-        c = comparison.classes.index(ours)
-        cells = [Cell(f'{ours}{" †" if theirs in table.minority else ""}')]
+    for title_of_row, theirs, classes in [*asked, ('average †', 'ave.', minority)]:
+        cells = [Cell(title_of_row)]
         for loss, name in pairs:
             cells.append(number(table.values[metric][name].get(theirs, math.nan), mark='paper'))
-            cells.append(estimated(comparison.estimate(loss, (metric, c))))
+            cells.append(estimated(comparison.estimate(loss, (metric, classes))))
         rows.append(tuple(cells))
-    cells = [Cell('average †')]
-    minority = [
-        comparison.classes.index(ours)
-        for ours, theirs in table.classes.items()
-        if theirs in table.minority and ours in comparison.classes
-    ]
-    for loss, name in pairs:
-        cells.append(number(table.values[metric][name]['ave.'], mark='paper'))
-        cells.append(estimated(comparison.estimate(loss, (metric, tuple(minority)))))
-    rows.append(tuple(cells))
     note = (
         f"The paper's {table.title}; † as the paper marks minority classes. {INTERVALS} "
         + ' '.join(table.notes)

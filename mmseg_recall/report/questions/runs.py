@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ...evaluation.shots import SHOTS
 from ..blocks import NOTHING, Cell, Section, Table, Text, number
 from ..summary import Comparison
@@ -27,16 +25,14 @@ def zoo_table(comparison: Comparison) -> Table:
     rows = []
     for loss in comparison.losses:
         run = loss.runs[0]
-        memory = [r.memory / 1024 for r in loss.runs if r.memory is not None]
-        seconds = [r.seconds for r in loss.runs if r.seconds is not None]
         rows.append(
             (
                 Cell(method),
                 Cell(backbone),
                 Cell(loss.label),
                 Cell(comparison.setup['schedule']),
-                number(max(memory) if memory else math.nan),
-                number(float(np.mean(seconds)) if seconds else math.nan, 3),
+                number(loss.memory / 1024),
+                number(loss.seconds, 3),
                 Cell(run.software.partition(';')[0] or NOTHING),
                 number(loss.metric('mIoU').mean),
                 number(loss.metric('mAcc').mean),
