@@ -23,15 +23,8 @@ THRESHOLDS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 """Those that a trained head of one channel is tested with."""
 # What says where a loss takes part, not what it is.
 NOT_THE_LOSS = {
-    'type',
-    '_scope_',
-    'loss_weight',
-    'loss_name',
-    'class_counts',
-    'num_classes',
-    'use_sigmoid',
-    'avg_non_ignore',
-    'ignore_index',
+    *('type', '_scope_', 'loss_weight', 'loss_name', 'class_counts', 'num_classes'),
+    *('use_sigmoid', 'avg_non_ignore', 'ignore_index'),
 }
 
 

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
 from ..evaluation import Areas, save_areas
+from ..evaluation.areas import areas_of
 from ..evaluation.shots import FEW, MANY, shot_accuracies, shot_of
 from ..losses.class_counts import ClassCountsSource, load_class_counts
 
@@ -80,12 +81,7 @@ class ShotAccuracy(BaseMetric):
                 f'{len(classes)}: run `python tools/class_statistics.py CONFIG` for this one'
             )
         label, predicted = np.array(results).T
-        areas = Areas(
-            *(
-                np.bincount(ids, minlength=len(classes))
-                for ids in (label[label == predicted], predicted, label)
-            )
-        )
+        areas = areas_of(predicted, label, len(classes))
         if self.areas_file is not None:
             rows = Areas(*(area[None] for area in areas))
             save_areas(Path(self.areas_file), rows, list(classes))

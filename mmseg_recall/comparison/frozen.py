@@ -40,9 +40,9 @@ from ..out_folder import claim, write_manifest
 from .benchmark import is_complete, summary
 from .features import Item, load_features
 from .first_found import CHECKS, first_found, hits
-from .identity import identity
 from .plan import Plan, areas_metric
 from .record import complete_record, failed_record, failure_of, write_record
+from .trial import one_of_each_loss
 
 FEATURES = 'features'
 # By which operating points are compared.
@@ -106,19 +106,15 @@ def _quieten_the_stack() -> None:
 
 
 def _refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> None:
-    built = set()
     for plan in plans:
-        cfg = configs[plan.name]
-        _refuse_what_needs_images(plan, cfg)
-        one = identity(cfg)
-        if (one.key, one.loss_key) not in built:
-            built.add((one.key, one.loss_key))
-            try:
-                build_heads(cfg)
-            except Exception as error:  # whatever a user's own module raises
-                raise ValueError(
-                    f'{plan.name} cannot be built, and nothing was started: {error}'
-                ) from error
+        _refuse_what_needs_images(plan, configs[plan.name])
+    for plan in one_of_each_loss(plans, configs):
+        try:
+            build_heads(configs[plan.name])
+        except Exception as error:  # whatever a user's own module raises
+            raise ValueError(
+                f'{plan.name} cannot be built, and nothing was started: {error}'
+            ) from error
 
 
 def _refuse_what_needs_images(plan: Plan, cfg: Config) -> None:

@@ -17,15 +17,8 @@ from ..config import THRESHOLD, heads, parts
 
 # Where a run writes, how it is started, and what a loss brings along.
 NOT_THE_RUN = {
-    'work_dir',
-    'resume',
-    'launcher',
-    'log_level',
-    'visualizer',
-    'vis_backends',
-    'experiment_name',
-    'custom_imports',
-    'fused_tail',
+    *('work_dir', 'resume', 'launcher', 'log_level', 'visualizer', 'vis_backends'),
+    *('experiment_name', 'custom_imports', 'fused_tail'),
 }
 # What a method of classification brings along beside its head.
 METHOD_HOOKS = ('DeferredReweightingHook', 'CumulativeLearningHook')

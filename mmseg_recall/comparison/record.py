@@ -23,6 +23,7 @@ from ..evaluation import areas as A
 from ..files import write_atomically
 from ..literal_config import parse_config
 from ..losses.class_counts import check_class_names, load_class_counts, load_class_names
+from ..stack import MMPRETRAIN, STACKS
 from . import work_dir as W
 from .describe import describe
 from .image_areas import pack
@@ -32,19 +33,8 @@ from .schema import fault_of
 
 FORMAT = 'mmseg_recall run record 1'
 TOLERANCE = 0.011
-DISTRIBUTIONS = (
-    'torch',
-    'numpy',
-    'onedl-mmsegmentation',
-    'onedl-mmcv',
-    'onedl-mmengine',
-    'mmsegmentation',
-    'mmcv',
-    'mmengine',
-    'onedl-mmpretrain',
-    'mmpretrain',
-    'scikit-learn',
-)
+STACK = [dist for stacks in (STACKS, MMPRETRAIN) for dists in stacks.values() for dist in dists]
+DISTRIBUTIONS = 'torch', 'numpy', *STACK, 'scikit-learn'
 
 
 def complete_record(
@@ -89,7 +79,7 @@ def complete_record(
         'status': 'complete',
         'checkpoint': {'rule': plan.checkpoint, 'step': checkpoint_step(checkpoint)},
         'classes': classes,
-        'palette': _palette(cfg),
+        'palette': palette_of(cfg),
         'training_pixels': training_pixels(cfg, len(classes), classes),
         'images': int(images.label.sum()) if classifies else len(images.label),
         'areas': {k: v.tolist() for k, v in total._asdict().items()},
@@ -189,7 +179,8 @@ def device_name() -> str:
     return f'{platform.machine()} CPU'
 
 
-def _palette(cfg: Config) -> list[list[int]] | None:
+def palette_of(cfg: Config) -> list[list[int]] | None:
+    """RGB of each class of the test set; None where none is known."""
     dataset = next(datasets(cfg.test_dataloader.dataset))
     meta = {**getattr(DATASETS.get(dataset['type']), 'METAINFO', {}), **dataset.get('metainfo', {})}
     palette = meta.get('palette')

@@ -37,14 +37,11 @@ def refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> N
     Raises:
         ValueError: Some cannot be built; each with its reason.
     """
-    firsts: dict[tuple[str, str], Plan] = {}
-    for plan in plans:
-        one = identity(configs[plan.name])
-        firsts.setdefault((one.key, one.loss_key), plan)
+    firsts = one_of_each_loss(plans, configs)
     if not firsts:
         return
     with tempfile.TemporaryDirectory() as folder:
-        for plan in firsts.values():
+        for plan in firsts:
             Path(folder, f'{plan.name}.py').write_text(plan.config)
         command = [sys.executable, '-c', TRY_ALL, folder]
         done = subprocess.run(command, capture_output=True, text=True, errors='replace')
@@ -59,6 +56,15 @@ def refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> N
             f'{len(errors)} of {len(firsts)} configs cannot be built, and nothing was started:'
             f'{listed}'
         )
+
+
+def one_of_each_loss(plans: list[Plan], configs: dict[str, Config]) -> list[Plan]:
+    """The first of the plans that differ in the seed only."""
+    firsts: dict[tuple[str, str], Plan] = {}
+    for plan in plans:
+        one = identity(configs[plan.name])
+        firsts.setdefault((one.key, one.loss_key), plan)
+    return list(firsts.values())
 
 
 def try_all(folder: str) -> None:

@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
-from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from ..config import component_class, heads, rename
 from ..functional import ClassCounts, resized_class_nll_sums
 from ..functional.lovasz import resized_class_nll_sums_and_lovasz
 from ..losses import ClassWeightedLoss, LovaszSoftmaxLoss
+from .mixed import register_mixed
 
 Head: Any = object  # what it is mixed into: its attributes are those of BaseDecodeHead
 
@@ -136,26 +136,11 @@ def fuse_tails(cfg: Config) -> Config:
     return cfg
 
 
-def _registered_heads() -> list[Any]:
-    """The heads whose loss is BaseDecodeHead's."""
-    classes: list[Any] = [cls for cls in MODELS.module_dict.values() if isinstance(cls, type)]
-    return [
-        head
-        for head in classes
-        if issubclass(head, BaseDecodeHead) and head.loss_by_feat is BaseDecodeHead.loss_by_feat
-    ]
-
-
-def _register(head: type) -> type:
-    members: dict[str, Any] = {
-        '__module__': __name__,
-        '__doc__': f'{head.__name__} with a fused tail, see :class:`FusedTail`.',
-    }
-    fused = type(head)(f'Fused{head.__name__}', (FusedTail, head), members)
-    MODELS.register_module(module=fused)
-    return fused
-
-
-# Module attributes, so that a whole model can be pickled.
-FUSED: dict[Any, type] = {head: _register(head) for head in _registered_heads()}
+# The heads whose loss is BaseDecodeHead's; module attributes, so that a model can be pickled.
+FUSED = register_mixed(
+    FusedTail,
+    'Fused',
+    BaseDecodeHead,
+    lambda head: head.loss_by_feat is BaseDecodeHead.loss_by_feat,
+)
 globals().update({fused.__name__: fused for fused in FUSED.values()})

@@ -8,13 +8,13 @@ from typing import Any
 from mmengine.config import Config
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
-from mmseg.registry import MODELS
 from mmseg.utils import OptSampleList
 from torch import Tensor
 
 from ..config import component_class, rename, segmentor, type_name
 from ..functional import log_prior
 from ..losses.class_counts import ClassCountsSource, load_class_counts
+from .mixed import register_mixed
 
 Segmentor: Any = object  # what it is mixed into: its attributes are those of EncoderDecoder
 
@@ -116,29 +116,12 @@ def adjust_logits(cfg: Config) -> Config:
     return cfg
 
 
-def _segmentors() -> list[Any]:
-    """Those whose outputs are a score of each class for each pixel."""
-    classes: list[Any] = [cls for cls in MODELS.module_dict.values() if isinstance(cls, type)]
-    return [
-        segmentor
-        for segmentor in classes
-        if issubclass(segmentor, EncoderDecoder)
-        and segmentor.postprocess_result is BaseSegmentor.postprocess_result
-    ]
-
-
-def _register(segmentor: Any) -> type:
-    members: dict[str, Any] = {
-        '__module__': __name__,
-        '__doc__': f'{segmentor.__name__} with adjusted logits, see :class:`LogitAdjusted`.',
-    }
-    adjusted = type(segmentor)(
-        f'LogitAdjusted{segmentor.__name__}', (LogitAdjusted, segmentor), members
-    )
-    MODELS.register_module(module=adjusted)
-    return adjusted
-
-
-# Module attributes, so that a whole model can be pickled.
-ADJUSTED = {segmentor: _register(segmentor) for segmentor in _segmentors()}
+# Those whose outputs are a score of each class for each pixel; module attributes, so that a model
+# can be pickled.
+ADJUSTED = register_mixed(
+    LogitAdjusted,
+    'LogitAdjusted',
+    EncoderDecoder,
+    lambda segmentor: segmentor.postprocess_result is BaseSegmentor.postprocess_result,
+)
 globals().update({adjusted.__name__: adjusted for adjusted in ADJUSTED.values()})

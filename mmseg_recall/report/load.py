@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmseg.registry import DATASETS
 
 from ..comparison import work_dir as W
 from ..comparison.describe import describe
 from ..comparison.identity import Identity, differences, digest, identity
 from ..comparison.image_areas import unpack
-from ..comparison.record import check_metrics, failure_of, means_of, read_record
-from ..config import datasets, type_name
+from ..comparison.record import check_metrics, failure_of, means_of, palette_of, read_record
+from ..config import type_name
 from ..evaluation import areas as A
 from ..literal_config import parse_config
 from ..out_folder import read_manifest
@@ -370,7 +369,7 @@ def _from_work_dir(path: Path, trust_configs: bool) -> Run:
         memory_of='GPU' if memory else '',
         evaluated='test' if tested else f'last validation (iteration {values.get("step", "")})',
         curves=W.weight_curves(lines),
-        palette=_palette(cfg),
+        palette=_as_palette(palette_of(cfg)),
         config_file=cfg.filename or '',
         path=path,
         config=identity(cfg),
@@ -426,11 +425,6 @@ def _per_class(table: dict[str, list[Any]]) -> dict[str, np.ndarray]:
         precision = np.where(iou > 0, np.array(table.get('Precision', precision)), np.nan)
         f1 = 2 * iou / (100 + iou) * 100
     return {'IoU': iou, 'Acc': acc, 'Precision': precision, 'F1': f1}
-
-
-def _palette(cfg: Config) -> tuple[tuple[int, int, int], ...] | None:
-    dataset = next(datasets(cfg.test_dataloader.dataset))
-    return _as_palette(getattr(DATASETS.get(dataset['type']), 'METAINFO', {}).get('palette'))
 
 
 def _as_palette(colours: Any) -> tuple[tuple[int, int, int], ...] | None:

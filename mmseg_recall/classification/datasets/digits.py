@@ -46,18 +46,9 @@ class DigitsDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         images, labels = load_digits().images.astype(np.uint8), load_digits().target
-        left = TEST_IMAGES + 1 - _rank_from_end(labels)
-        chosen = left > 0 if self.split == 'test' else left <= 0
+        last = [np.flatnonzero(labels == digit)[-TEST_IMAGES:] for digit in range(10)]
+        chosen = np.isin(np.arange(len(labels)), last, invert=self.split == 'train')
         return [
             dict(img=image, gt_label=int(label))
             for image, label in zip(images[chosen], labels[chosen], strict=True)
         ]
-
-
-def _rank_from_end(labels: np.ndarray) -> np.ndarray:
-    """1 for the last sample of each class, 2 for the one before it, ..."""
-    rank = np.empty_like(labels)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[members] = np.arange(len(members), 0, -1)
-    return rank
