@@ -79,12 +79,6 @@ def find_latest_checkpoint(work_dir: str) -> str | None:
     ``iter_*.pth`` or ``epoch_*.pth`` of the work directory is taken instead, and the log names
     each one refused.
 
-    Args:
-        work_dir: Of the run.
-
-    Returns:
-        The checkpoint's path; None if the run has not come to its first checkpoint.
-
     Raises:
         ValueError: There are checkpoints, and none is whole; names them.
     """

@@ -39,10 +39,6 @@ def unreadable(path: str | Path, error: OSError) -> ValueError:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half-written, even if the process is killed.
 
-    Args:
-        path: File to write; its folder is made if needed.
-        data: Contents.
-
     Raises:
         OSError: It cannot be written (a full disk, say); names it. What was there before stays.
 

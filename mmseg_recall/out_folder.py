@@ -89,11 +89,6 @@ def write_manifest(out: Path, manifest: Manifest) -> None:
 def write_files(out: Path, tool: str, contents: dict[str, bytes]) -> None:
     """Write all files of a folder, and remove those of an earlier call that are not among them.
 
-    Args:
-        out: The folder.
-        tool: Who made it, and makes it again.
-        contents: By path in the folder.
-
     Raises:
         FileExistsError: As :func:`claim`; or a file to be written has been there before ``tool``,
             or has been changed since. Nothing is written then.
@@ -125,11 +120,6 @@ def whole_folder(out: Path, tool: str, source: str) -> Iterator[tuple[Path, Mani
 
     The block writes into ``OUT.partial``, which becomes ``OUT`` when the block ends without an
     exception. After a killed run the same block finds the files that it had finished there.
-
-    Args:
-        out: Folder to make; must be absent or empty.
-        tool: Who makes it.
-        source: What from.
 
     Yields:
         ``OUT.partial`` and its manifest.

@@ -130,10 +130,6 @@ def _in_range(found: str, low: str, high: str) -> bool:
 def stock_script(name: str, package: str = 'mmseg') -> Path:
     """Path of a script of the installed mmseg, such as ``train.py``.
 
-    Args:
-        name: File name in the package's ``tools`` folder.
-        package: Whose script: 'mmseg' or 'mmpretrain'.
-
     Raises:
         FileNotFoundError: The installed package carries no such script.
 
@@ -156,12 +152,7 @@ def stock_script(name: str, package: str = 'mmseg') -> Path:
 
 
 def run_stock_script(name: str, package: str = 'mmseg') -> None:
-    """Run a script of the installed mmseg as ``__main__``, with this process's arguments.
-
-    Args:
-        name: File name in the package's ``tools`` folder.
-        package: Whose script: 'mmseg' or 'mmpretrain'.
-    """
+    """Run a script of the installed mmseg as ``__main__``, with this process's arguments."""
     _prepare_cpu_ranks()
     _keep_checkpoints_whole()
     _refuse_pickles()
@@ -236,12 +227,7 @@ def _refuse_pickles() -> None:
 
 
 def rewrite_configs(complete: Callable[..., None], rewrite: Callable[..., Any]) -> None:
-    """Have mmengine do what a config asks of this package, whoever reads it or trains with it.
-
-    Args:
-        complete: Called with each config that has been read or changed.
-        rewrite: Called with what a runner is built from, and a report; gives what to take instead.
-    """
+    """Have mmengine do what a config asks of this package, whoever reads it or trains with it."""
     from mmengine.config import Config
     from mmengine.runner import FlexibleRunner, Runner
 

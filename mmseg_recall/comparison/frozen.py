@@ -69,9 +69,6 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
         out: Folder of the comparison; the features are kept in ``features`` beside it, which
             comparisons share.
 
-    Returns:
-        The reason of each failed run, by name; empty if all went well.
-
     Raises:
         FileExistsError: ``out`` has something in it that no comparison has made.
         ValueError: A config cannot be trained on frozen features; ``out`` holds a run of the same

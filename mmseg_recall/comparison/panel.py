@@ -33,10 +33,6 @@ LOADING = ('LoadImageFromFile', 'LoadAnnotations')
 def choose_images(label: np.ndarray, num_crops: int = NUM_CROPS) -> list[tuple[int, int]]:
     """Pairs (class, image) by the rule above; no image twice.
 
-    Args:
-        label: Pixels of each class in each image, (images, C).
-        num_crops: How many pairs, at most.
-
     Example:
         >>> choose_images(np.array([[9, 0, 1], [9, 2, 0]]), num_crops=2)
         [(2, 0), (1, 1)]
@@ -84,12 +80,6 @@ def make_panel(
     cfg: Config, areas: Areas, classes: list[str], predictions: Path
 ) -> list[dict[str, Any]]:
     """The pieces of one run.
-
-    Args:
-        cfg: Of the run; gives the test images.
-        areas: Of each test image, in the order of the data set.
-        classes: Names.
-        predictions: Folder of the predicted labels, ``{image}.png``.
 
     Returns:
         For each piece: class, image (file name), box (x0, y0, x1, y1, pixels), and as base64 the

@@ -30,10 +30,6 @@ def refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> N
     In a process of its own, and once for all seeds of a loss. A decode head is given logits and
     labels of a few pixels, too.
 
-    Args:
-        plans: What is to be run.
-        configs: Of each plan, by its name.
-
     Raises:
         ValueError: Some cannot be built; each with its reason.
     """

@@ -97,15 +97,7 @@ def _place(dataset: Component) -> str:
 def write_class_statistics(
     config: Config, out: str | Path | None = None, allow_evaluation_files: bool = False
 ) -> Path:
-    """Write :func:`class_statistics` as a JSON file, atomically.
-
-    Args:
-        config: An mmseg config.
-        out: File to write; by default the config's top-level ``class_counts``.
-        allow_evaluation_files: See :func:`class_statistics`.
-
-    Returns:
-        The file written.
+    """Write :func:`class_statistics` as JSON to ``out``, or where ``class_counts`` says.
 
     Raises:
         FileNotFoundError: See :func:`class_statistics`.

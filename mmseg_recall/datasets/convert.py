@@ -49,9 +49,6 @@ def split_names(names: Iterable[str]) -> dict[str, list[str]]:
     10% for validation, the rest for testing. The authors shuffle what ``glob`` returns, whose
     order depends on the file system; sorting first makes the split the same everywhere.
 
-    Args:
-        names: File names of one view, in any order.
-
     Returns:
         Lists of names under ``'train'``, ``'val'`` and ``'test'``.
 
@@ -88,11 +85,6 @@ def convert_dataset(name: str, raw: str | Path, out: str | Path) -> None:
     copied where not; others are stored as PNG. ``out`` appears under its name only when it is
     complete, and a killed run is completed by running it again: what it had made from raw files
     that have changed since is made anew. Where ``out`` is complete, nothing is done.
-
-    Args:
-        name: Of the dataset; one of :func:`converters`.
-        raw: Folder of the raw files.
-        out: Folder to make.
 
     Raises:
         FileNotFoundError: An image has no label, or a label no image; raised before anything is

@@ -60,9 +60,6 @@ def read_raw_label(path: Path) -> np.ndarray:
     Args:
         path: 8-bit grey or palette PNG with ids 0-10, and 11 or 255 for void.
 
-    Returns:
-        Ids 0-10 and 255, uint8, shape (height, width).
-
     Raises:
         ValueError: The file cannot be read, is empty, truncated, of another kind, or has an unknown
             id.

@@ -102,10 +102,6 @@ def leaf_datasets(dataset: Any) -> list[Any]:
 def items(dataset: Any, outer: Sequence[Any] = ()) -> list[Item]:
     """List what one epoch of a dataset reads, in order, repetitions included.
 
-    Args:
-        dataset: A dataset or a wrapper of one or several.
-        outer: Transforms of a wrapper around it.
-
     Raises:
         NotJudged: It has no length.
     """
@@ -224,10 +220,6 @@ def count_classes(dataset: Any, description: str = 'Reading labels') -> ClassCou
 
     Every file is read, by threads: an own loader need not be picklable, nor a script have a main
     guard. An item that a wrapper repeats is read once and counted as often as it is drawn.
-
-    Args:
-        dataset: A dataset or a wrapper of one or several.
-        description: Before the progress bar.
 
     Raises:
         FileNotFoundError: A file is missing.

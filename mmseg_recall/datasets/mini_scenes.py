@@ -565,13 +565,6 @@ def render(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a street back to front.
 
-    Args:
-        faces: The ground, in drawing order.
-        things: Everything else.
-        camera: Where from.
-        sky: RGB picture that is drawn upon, uint8, shape (height, width, 3).
-        haze: Distance in metres at which a colour has faded by 63% to that of the horizon.
-
     Returns:
         Image, uint8 RGB, and label, uint8 ids, of the shape of ``sky``.
     """
@@ -651,17 +644,7 @@ ROUGHNESS = dict(sky=0.01, building=0.05, road=0.05, sidewalk=0.06, vegetation=0
 
 
 def photograph(rng: Rng, image: np.ndarray, label: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Give a drawing surface texture, uneven light, blur and sensor noise.
-
-    Args:
-        rng: Source of randomness.
-        image: RGB drawing, uint8, shape (height, width, 3).
-        label: Ids of its pixels, uint8.
-        light: Gain of each colour channel.
-
-    Returns:
-        The picture, uint8.
-    """
+    """Give a drawing surface texture, uneven light, blur and sensor noise."""
     amplitude = np.full(256, 0.03, np.float32)
     for name, value in ROUGHNESS.items():
         amplitude[ID[name]] = value
@@ -754,13 +737,6 @@ def write_mini_scenes(
 
     ``out`` appears under its name only when it is complete, and a killed run is completed by
     running it again; where it is complete, nothing is done.
-
-    Args:
-        out: Folder to make.
-        frames: Number of frames.
-        width: Image width in pixels.
-        height: Image height in pixels.
-        seed: Same seed, same files, whatever the number of cores.
 
     Raises:
         ValueError: ``frames`` or the size is too small.

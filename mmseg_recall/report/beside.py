@@ -10,14 +10,7 @@ from .summary import Comparison
 def beside_baseline(
     comparison: Comparison, metrics: dict[str, str], title: str, note: str
 ) -> Section | None:
-    """The losses whose runs have all the metrics; None if those of the baseline do not.
-
-    Args:
-        comparison: Runs of one dataset and setting.
-        metrics: Heading of each metric, by its name in the records.
-        title: Of the table.
-        note: What its columns are.
-    """
+    """The losses whose runs have all the metrics; None if those of the baseline do not."""
     base = comparison.baseline
     losses = [
         loss

@@ -94,10 +94,6 @@ class Run:
 def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[Run], list[str]]:
     """Every run below the given paths, and what is wrong with the ones that cannot be used.
 
-    Args:
-        paths: Records, work directories, or folders with any number of them.
-        trust_configs: Run a work directory's config where it is more than values.
-
     Returns:
         Runs, ordered by name; problems, each a sentence that names the file.
     """

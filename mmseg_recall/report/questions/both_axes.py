@@ -32,9 +32,6 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
 
     Which loss wins is asked where CE and the references are there, and a loss that the paper does
     not have with two seeds or more: a comparison of the paper's losses asks the paper's questions.
-
-    Returns:
-        None where neither can be asked.
     """
     base, curve = comparison.baseline, post_hoc_curve(comparison)
     references = [loss for loss in map(comparison.loss, REFERENCES) if loss is not None]
