@@ -23,29 +23,12 @@ class CamVidDataset(CheckedSegDataset):
 
     METAINFO: ClassVar[dict] = dict(
         classes=(
-            'sky',
-            'building',
-            'pole',
-            'road',
-            'pavement',
-            'tree',
-            'sign_symbol',
-            'fence',
-            'car',
-            'pedestrian',
-            'bicyclist',
+            *('sky', 'building', 'pole', 'road', 'pavement', 'tree'),
+            *('sign_symbol', 'fence', 'car', 'pedestrian', 'bicyclist'),
         ),
         palette=[
-            [128, 128, 128],
-            [128, 0, 0],
-            [192, 192, 128],
-            [128, 64, 128],
-            [60, 40, 222],
-            [128, 128, 0],
-            [192, 128, 128],
-            [64, 64, 128],
-            [64, 0, 128],
-            [64, 64, 0],
+            *([128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222]),
+            *([128, 128, 0], [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0]),
             [0, 128, 192],
         ],
     )

@@ -23,11 +23,7 @@ class MagneticTileDataset(CheckedSegDataset):
     METAINFO: ClassVar[dict] = dict(
         classes=('background', 'blowhole', 'break', 'crack', 'fray', 'uneven'),
         palette=[
-            [0, 0, 0],
-            [230, 25, 75],
-            [60, 180, 75],
-            [255, 225, 25],
-            [0, 130, 200],
-            [245, 130, 48],
+            *([0, 0, 0], [230, 25, 75], [60, 180, 75]),
+            *([255, 225, 25], [0, 130, 200], [245, 130, 48]),
         ],
     )

@@ -40,6 +40,7 @@ ROAD, KERB, WALK = 5.3, 5.5, 8.2
 Rng = np.random.Generator
 Colour = Sequence[float] | np.ndarray
 Points = Sequence[Sequence[float]] | np.ndarray
+Wall = tuple[Colour, Colour, float]
 
 
 class Face(NamedTuple):
@@ -119,6 +120,16 @@ def panel(origin: Colour, right: Colour, u0: float, u1: float, v0: float, v1: fl
     )
 
 
+def standing(x: float, z: float, faces: list[Face]) -> Thing:
+    """A flat drawing beside the road, that turns to the camera."""
+    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+
+
+def pick(rng: Rng, colours: list[tuple[int, int, int]], amount: float = 12.0) -> np.ndarray:
+    """A colour near one of several."""
+    return vary(rng, colours[rng.integers(len(colours))], amount)
+
+
 def vary(rng: Rng, colour: Colour, amount: float = 12.0) -> np.ndarray:
     """A colour near ``colour``: brightness and hue each jittered."""
     return np.clip(
@@ -128,32 +139,24 @@ def vary(rng: Rng, colour: Colour, amount: float = 12.0) -> np.ndarray:
 
 # --- objects ----------------------------------------------------------------------------------
 
-FACADES = [(172, 140, 112), (150, 88, 70), (188, 178, 156), (134, 134, 138), (198, 164, 116)]
-FACADES += [(120, 104, 96), (164, 120, 104), (206, 196, 184)]
+FACADES = [
+    *((172, 140, 112), (150, 88, 70), (188, 178, 156), (134, 134, 138), (198, 164, 116)),
+    *((120, 104, 96), (164, 120, 104), (206, 196, 184)),
+]
 CLOTHES = [
-    (150, 34, 40),
-    (36, 60, 130),
-    (40, 40, 46),
-    (190, 184, 170),
-    (60, 104, 70),
-    (190, 140, 50),
+    *((150, 34, 40), (36, 60, 130), (40, 40, 46), (190, 184, 170), (60, 104, 70), (190, 140, 50)),
 ]
 PAINTS = [
-    (160, 26, 30),
-    (30, 50, 120),
-    (30, 32, 36),
-    (208, 208, 210),
-    (120, 124, 130),
-    (210, 180, 60),
+    *((160, 26, 30), (30, 50, 120), (30, 32, 36), (208, 208, 210), (120, 124, 130)),
+    *((210, 180, 60), (40, 92, 80)),
 ]
-PAINTS += [(40, 92, 80)]
 
 
 def building(rng: Rng, side: int, x: float, z0: float, z1: float) -> Thing:
     """A house with windows and a ground floor; ``side`` is -1 left of the road and 1 right."""
     floors, storey = int(rng.integers(2, 6)), rng.uniform(2.8, 3.4)
     height, depth = floors * storey + 1.2, 12.0
-    colour = vary(rng, FACADES[rng.integers(len(FACADES))])
+    colour = pick(rng, FACADES)
     glass = vary(rng, (66, 78, 92), 14)
     frame = np.clip(colour * rng.choice([0.72, 1.25]), 0, 245)
     pitch, wide, tall = rng.uniform(2.3, 3.4), rng.uniform(0.45, 0.62), rng.uniform(0.5, 0.66)
@@ -167,14 +170,8 @@ def building(rng: Rng, side: int, x: float, z0: float, z1: float) -> Thing:
     faces = []
     for index, (origin, right, length, light) in enumerate(walls):
 
-        def add(
-            tint: np.ndarray,
-            *bounds: float,
-            origin: Colour = origin,
-            right: Colour = right,
-            light: float = light,
-        ) -> None:
-            faces.append(face('building', tint * light, panel(origin, right, *bounds)))
+        def add(tint: np.ndarray, *bounds: float, wall: Wall = (origin, right, light)) -> None:
+            faces.append(face('building', tint * wall[2], panel(wall[0], wall[1], *bounds)))
 
         add(colour, 0, length, 0, height)
         add(colour * 0.7, 0, length, height - 0.5, height)
@@ -185,7 +182,7 @@ def building(rng: Rng, side: int, x: float, z0: float, z1: float) -> Thing:
             first = 1
             add(colour * (0.55 if shop else 0.82), 0, length, 0, storey)
             if shop:
-                add(vary(rng, PAINTS[rng.integers(len(PAINTS))], 20), 0.4, length - 0.4, 2.5, 3.0)
+                add(pick(rng, PAINTS, 20), 0.4, length - 0.4, 2.5, 3.0)
             door = rng.integers(columns)
             for column in range(columns):
                 u = column * step
@@ -197,7 +194,7 @@ def building(rng: Rng, side: int, x: float, z0: float, z1: float) -> Thing:
             if rng.random() < 0.6:
                 # Round and square boards on walls: like a sign or a light, and neither.
                 u, v = rng.uniform(0.1, 0.9) * length, rng.uniform(2.6, 4.2)
-                tint = vary(rng, PAINTS[rng.integers(len(PAINTS))], 20)
+                tint = pick(rng, PAINTS, 20)
                 add(tint, u - 0.35, u + 0.35, v, v + rng.choice([0.7, 1.3]))
                 add(np.array([225, 222, 214]), u - 0.2, u + 0.2, v + 0.2, v + 0.45)
         for floor in range(first, floors):
@@ -277,7 +274,7 @@ def lamp_post(rng: Rng, x: float, z: float) -> Thing:
         face('pole', grey, bar(0, 6.1, arm, 6.5, 0.14)),
         face('pole', grey * 1.3, rectangle(min(arm, arm * 1.3), max(arm, arm * 1.3), 6.4, 6.6)),
     ]
-    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+    return standing(x, z, faces)
 
 
 def traffic_sign(rng: Rng, x: float, z: float) -> Thing:
@@ -287,17 +284,10 @@ def traffic_sign(rng: Rng, x: float, z: float) -> Thing:
     red, white = np.array([196, 28, 34]), np.array([232, 230, 226])
     blue, yellow = np.array([28, 78, 176]), np.array([228, 186, 40])
     triangle = np.array([(-1.05, -0.75), (1.05, -0.75), (0, 1.1)])
+    stop, turn = bar(-0.16, y, 0.16, y, 0.12), bar(0, y - 0.22, 0, y + 0.22, 0.12)
     boards: list[list[tuple[Colour, Points]]] = [
-        [
-            (red, disc(0, y, r)),
-            (white, disc(0, y, 0.66 * r)),
-            ((30, 30, 30), bar(-0.16, y, 0.16, y, 0.12)),
-        ],
-        [
-            (white, disc(0, y, r)),
-            (blue, disc(0, y, 0.92 * r)),
-            (white, bar(0, y - 0.22, 0, y + 0.22, 0.12)),
-        ],
+        [(red, disc(0, y, r)), (white, disc(0, y, 0.66 * r)), ((30, 30, 30), stop)],
+        [(white, disc(0, y, r)), (blue, disc(0, y, 0.92 * r)), (white, turn)],
         [(red, triangle * r + (0, y)), (white, triangle * 0.56 * r + (0, y))],
         [(white, disc(0, y, 1.1 * r, corners=4) * 1), (yellow, disc(0, y, 0.85 * r, corners=4))],
         [
@@ -310,7 +300,7 @@ def traffic_sign(rng: Rng, x: float, z: float) -> Thing:
     fade = rng.uniform(0.75, 1.0)
     for colour, shape in boards[rng.integers(len(boards))]:
         faces.append(face('traffic sign', np.asarray(colour) * fade, shape))
-    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+    return standing(x, z, faces)
 
 
 def traffic_light(rng: Rng, x: float, z: float) -> Thing:
@@ -327,13 +317,13 @@ def traffic_light(rng: Rng, x: float, z: float) -> Thing:
     for index, colour in enumerate(lamps):
         tint = colour if index == lit else colour * 0.22
         faces.append(face('traffic light', tint, disc(0, low + 0.28 + 0.47 * index, 0.2)))
-    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+    return standing(x, z, faces)
 
 
 def pedestrian(rng: Rng, x: float, z: float) -> Thing:
     """A person in mid-step."""
     height = rng.uniform(1.6, 1.9)
-    coat, legs = (vary(rng, CLOTHES[rng.integers(len(CLOTHES))], 10) for _ in range(2))
+    coat, legs = (pick(rng, CLOTHES, 10) for _ in range(2))
     skin = vary(rng, (190, 144, 116) if rng.random() < 0.6 else (112, 76, 56), 10)
     stride = rng.uniform(0.12, 0.32)
     shapes: list[tuple[Colour, Points]] = [
@@ -351,12 +341,12 @@ def pedestrian(rng: Rng, x: float, z: float) -> Thing:
     ]
     scale = height / 1.75
     faces = [face('pedestrian', colour, np.asarray(shape) * scale) for colour, shape in shapes]
-    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+    return standing(x, z, faces)
 
 
 def bicycle(rng: Rng, x: float, z: float) -> Thing:
     """A parked bicycle, side on."""
-    paint = vary(rng, PAINTS[rng.integers(len(PAINTS))], 16)
+    paint = pick(rng, PAINTS, 16)
     dark, spokes = np.array([24, 24, 26]), np.array([128, 130, 132])
     rear, front, hub = (-0.55, 0.36), (0.55, 0.36), (-0.08, 0.34)
     seat, head = (-0.2, 0.9), (0.4, 0.86)
@@ -373,7 +363,7 @@ def bicycle(rng: Rng, x: float, z: float) -> Thing:
     ]
     mirror = rng.choice([-1.0, 1.0])
     faces = [face('bicycle', c, np.asarray(s) * (1.05 * mirror, 1.05)) for c, s in shapes]
-    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+    return standing(x, z, faces)
 
 
 def bin_(rng: Rng, x: float, z: float) -> Thing:
@@ -383,12 +373,12 @@ def bin_(rng: Rng, x: float, z: float) -> Thing:
         face('void', tint, [(-0.3, 0), (0.3, 0), (0.36, 0.9), (-0.36, 0.9)]),
         face('void', tint * 0.6, rectangle(-0.4, 0.4, 0.9, 1.0)),
     ]
-    return Thing(np.array([x, 0, z]), faces, 3, upright=True)
+    return standing(x, z, faces)
 
 
 def car(rng: Rng, x: float, z: float, away: bool) -> Thing:
     """A car along the road; ``away`` shows its rear to a camera behind it."""
-    paint = vary(rng, PAINTS[rng.integers(len(PAINTS))], 14)
+    paint = pick(rng, PAINTS, 14)
     length, width, waist = rng.uniform(3.9, 4.6), 1.75, rng.uniform(0.85, 0.98)
     roof = waist + rng.uniform(0.5, 0.62)
     glass, tyre = np.array([44, 54, 64]), np.array([24, 24, 26])
@@ -486,7 +476,7 @@ def _roadside(rng: Rng, crossing: float) -> list[Thing]:
         if rng.random() < 0.5:
             things.append(tree(rng, x, z, 0, size=rng.uniform(2.5, 4)))
         else:
-            tint, high = vary(rng, FACADES[rng.integers(len(FACADES))]), rng.uniform(8, 22)
+            tint, high = pick(rng, FACADES), rng.uniform(8, 22)
             shape = rectangle(-9, 9, 0, high)
             things.append(Thing(np.array([x, 0, z]), [face('building', tint, shape)], 0, True))
     for side in (-1, 1):
@@ -557,11 +547,7 @@ def _traffic(rng: Rng, crossing: float) -> list[Thing]:
 
 
 def render(
-    faces: list[Face],
-    things: list[Thing],
-    camera: Camera,
-    sky: np.ndarray,
-    haze: float,
+    faces: list[Face], things: list[Thing], camera: Camera, sky: np.ndarray, haze: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a street back to front.
 
