@@ -84,9 +84,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, f'{error.strerror}; not written', str(path)) from error
 
 
-def image_header(
-    data: bytes, name: str | Path, oriented: bool = True
-) -> tuple[tuple[int, int], str]:
+def image_header(data: bytes, name: str | Path) -> tuple[tuple[int, int], str]:
     """Size and Pillow mode of an encoded image, after checking that the file is whole.
 
     A PNG is checked chunk by chunk (CRC) without decoding it, others are decoded. OpenCV decodes
@@ -95,11 +93,10 @@ def image_header(
     Args:
         data: The file's bytes.
         name: The file's name, for the error.
-        oriented: Give the size after the turn that the EXIF data ask for, which image loaders
-            make unless told not to.
 
     Returns:
-        ``(width, height)`` in pixels and the mode, such as ``'L'`` or ``'RGB'``.
+        ``(width, height)`` in pixels, after the turn that the EXIF data ask for, as image loaders
+        make it; and the mode, such as ``'L'`` or ``'RGB'``.
 
     Raises:
         ValueError: The file is empty, truncated, damaged or no image.
@@ -112,8 +109,7 @@ def image_header(
                 image.verify()
             else:
                 image.load()
-            turned = oriented and _is_turned(image)
-            return image.size[::-1] if turned else image.size, image.mode
+            return image.size[::-1] if _is_turned(image) else image.size, image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f'{name}: truncated, damaged or not an image ({error}); get or convert it again'

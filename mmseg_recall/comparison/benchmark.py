@@ -68,13 +68,6 @@ class RunFailed(Exception):
     """A run has no result; the arguments are the stage, its exit status and what it said last."""
 
 
-class Usage(NamedTuple):
-    """What a process cost: exit status, peak resident memory in MiB."""
-
-    returncode: int
-    memory_mib: float
-
-
 def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
     """Bring every run to its end, whatever state a former, killed call left it in.
 
@@ -130,9 +123,8 @@ def run_all(plans: list[Plan], out: Path, jobs: int = 1) -> dict[str, str]:
             pool.submit(_run, plan, configs[plan.name], out, env, stop, show): plan
             for plan in pending
         }
-        watcher = threading.Thread(
-            target=_watch, args=(progress, overall, bars, started, out, stop), daemon=True
-        )
+        watched = progress, overall, started, out, stop
+        watcher = threading.Thread(target=_watch, args=watched, daemon=True)
         watcher.start()
         try:
             for future in as_completed(futures):
@@ -161,12 +153,7 @@ def summary(metrics: dict[str, float]) -> str:
 
 
 def _watch(
-    progress: Progress,
-    overall: Any,
-    bars: dict[str, Any],
-    started: dict[str, int],
-    out: Path,
-    stop: threading.Event,
+    progress: Progress, overall: Any, started: dict[str, int], out: Path, stop: threading.Event
 ) -> None:
     while not stop.wait(2 * POLL_SECONDS):
         done = 0
@@ -251,10 +238,10 @@ def _train(cfg: Config, config: Path, work_dir: Path, scripts: _Scripts) -> floa
         # in mmseg by the config, in mmpretrain by the option.
         config = _stage(cfg, work_dir, {'load_from': str(checkpoint)})
         arguments += ['--resume', *([str(checkpoint)] if is_classification(cfg) else [])]
-    usage = scripts.run('train.py', [str(config), *arguments])
-    if usage.returncode or last_checkpoint(work_dir) is None:
-        raise RunFailed('training', usage.returncode, scripts.tail())
-    return usage.memory_mib
+    status, memory = scripts.run('train.py', [str(config), *arguments])
+    if status or last_checkpoint(work_dir) is None:
+        raise RunFailed('training', status, scripts.tail())
+    return memory
 
 
 def _stage(cfg: Config, work_dir: Path, changes: dict[str, Any]) -> Path:
@@ -315,10 +302,10 @@ def _test(cfg: Config, checkpoint: str, work_dir: Path, scripts: _Scripts) -> di
     config = _stage(cfg, work_dir, options)
     # Not the newest by name: the clock may have been changed in between.
     before = W.result_files(work_dir)
-    usage = scripts.run('test.py', [str(config), checkpoint, '--work-dir', str(work_dir)])
+    status, _ = scripts.run('test.py', [str(config), checkpoint, '--work-dir', str(work_dir)])
     written = W.result_files(work_dir).items() - before.items()
-    if usage.returncode or len(written) != 1:
-        raise RunFailed('test', usage.returncode, scripts.tail())
+    if status or len(written) != 1:
+        raise RunFailed('test', status, scripts.tail())
     ((attempt, _),) = written
     return W.test_results(work_dir)[attempt]
 
@@ -339,19 +326,17 @@ def _curve(cfg: Config) -> dict[str, Any]:
     return {'class_counts': counts}
 
 
-class _Scripts:
+class _Scripts(NamedTuple):
     """Runs the stock scripts of one run: where their output goes, and what ends them."""
 
-    def __init__(
-        self, package: str, log: Path, env: dict[str, str], lock: int, stop: threading.Event
-    ) -> None:
-        self.package = package
-        self.log = log
-        self.env = env
-        self.lock = lock
-        self.stop = stop
+    package: str
+    log: Path
+    env: dict[str, str]
+    lock: int
+    stop: threading.Event
 
-    def run(self, script: str, arguments: list[str]) -> Usage:
+    def run(self, script: str, arguments: list[str]) -> tuple[int, float]:
+        """Exit status, and peak resident memory in MiB."""
         command = [sys.executable, '-c', SCRIPT.format(script, self.package), *arguments]
         with self.log.open('ab') as log:
             # The child holds the lock too: were this process killed, a next one waits for it.
@@ -364,7 +349,7 @@ class _Scripts:
             if pid:
                 process.returncode = os.waitstatus_to_exitcode(status)
                 unit = 2**20 if sys.platform == 'darwin' else 2**10
-                return Usage(process.returncode, usage.ru_maxrss / unit)
+                return process.returncode, usage.ru_maxrss / unit
             if self.stop.wait(POLL_SECONDS):
                 process.kill()  # nothing is lost by it but what follows the last checkpoint
                 process.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +40,25 @@ class Pair(NamedTuple):
         """Paths of the converted image and label in ``folder``."""
         label = folder / 'annotations' / self.split / self.name
         return folder / 'images' / self.split / self.name, label.with_suffix('.png')
+
+
+def layout_of(raw: Path, layouts: Mapping[str, tuple[str, str]], name: str) -> tuple[str, str]:
+    """Folders of images and labels, by the first folder of ``layouts`` that exists in ``raw``."""
+    for marker, layout in layouts.items():
+        if (raw / marker).is_dir():
+            return layout
+    raise FileNotFoundError(f'No {name} in {raw}: none of its folders {list(layouts)} exists')
+
+
+def decoded(path: Path, kind: str, dtype: type, channels: Sequence[int]) -> np.ndarray:
+    """A whole PNG in OpenCV's channel order; ValueError where it is of another kind."""
+    data = read_whole(path)
+    image_header(data, path)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != dtype or pixels.shape[2:] not in [(n,) for n in channels]:
+        found = 'nothing' if pixels is None else f'{pixels.dtype} of shape {pixels.shape}'
+        raise ValueError(f'{path}: expected {kind} PNG, and decoded {found}')
+    return pixels
 
 
 def split_names(names: Iterable[str]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..files import image_header, read_whole
 from .camvid import CamVidDataset
-from .convert import Pair
+from .convert import Pair, layout_of
 
 LAYOUTS = {
     'images/train': ('images/{split}', 'annotations/{split}'),
@@ -37,9 +37,7 @@ def find_pairs(raw: Path) -> list[Pair]:
     Raises:
         FileNotFoundError: Neither layout is there, or train or val has no images.
     """
-    layout = next((LAYOUTS[marker] for marker in LAYOUTS if (raw / marker).is_dir()), None)
-    if layout is None:
-        raise FileNotFoundError(f'No CamVid in {raw}: none of its folders {list(LAYOUTS)} exists')
+    layout = layout_of(raw, LAYOUTS, 'CamVid')
     pairs = []
     for split in ('train', 'val', 'test'):
         images, labels = (raw / folder.format(split=split) for folder in layout)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from ..files import image_header, read_whole
-from .convert import Pair, split_names
+from .convert import Pair, decoded, split_names
 from .synthia import SYNTHIA_IDS
 
 SIDES = ('Stereo_Left', 'Stereo_Right')
@@ -59,13 +57,7 @@ def read_raw_label(path: Path) -> np.ndarray:
         ValueError: The file cannot be read, is empty, truncated, of another kind, or has an unknown
             id.
     """
-    data = read_whole(path)
-    image_header(data, path)
-    label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if label is None or label.dtype != np.uint16 or label.ndim != 3 or label.shape[2] != 3:
-        found = 'nothing' if label is None else f'{label.dtype} of shape {label.shape}'
-        raise ValueError(f'{path}: expected a 16-bit RGB PNG, and decoded {found}')
-    ids = label[:, :, 2]
+    ids = decoded(path, 'a 16-bit RGB', np.uint16, [3])[:, :, 2]
     unknown = np.unique(ids[ids >= len(SYNTHIA_IDS)])
     if unknown.size:
         raise ValueError(

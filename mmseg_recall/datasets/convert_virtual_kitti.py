@@ -5,11 +5,9 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from ..files import image_header, read_whole
-from .convert import Pair, split_names
+from .convert import Pair, decoded, layout_of, split_names
 from .virtual_kitti import UNDEFINED_COLOUR, VIRTUAL_KITTI_COLOURS
 
 LAYOUTS = {
@@ -55,11 +53,7 @@ def find_pairs(raw: Path) -> list[Pair]:
     Raises:
         FileNotFoundError: Neither layout is there, or a view has no images.
     """
-    layout = next((LAYOUTS[marker] for marker in LAYOUTS if (raw / marker).is_dir()), None)
-    if layout is None:
-        raise FileNotFoundError(
-            f'No Virtual KITTI 2 in {raw}: none of its folders {list(LAYOUTS)} exists'
-        )
+    layout = layout_of(raw, LAYOUTS, 'Virtual KITTI 2')
     pairs = []
     for view in product(SCENES, VARIATIONS, CAMERAS):
         images, labels = (
@@ -98,13 +92,7 @@ def read_raw_label(path: Path) -> np.ndarray:
         ValueError: The file cannot be read, is empty, truncated, of another kind, or has an unknown
             colour.
     """
-    data = read_whole(path)
-    image_header(data, path)
-    label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if label is None or label.dtype != np.uint8 or label.ndim != 3:
-        found = 'nothing' if label is None else f'{label.dtype} of shape {label.shape}'
-        raise ValueError(f'{path}: expected an 8-bit colour PNG, and decoded {found}')
-    codes = _codes(label[:, :, :3])
+    codes = _codes(decoded(path, 'an 8-bit colour', np.uint8, [3, 4])[:, :, :3])
     nearest = np.searchsorted(_SORTED_CODES, codes).clip(max=len(_SORTED_CODES) - 1)
     unknown = np.unique(codes[_SORTED_CODES[nearest] != codes])
     if unknown.size:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from ..config import argument, heads, type_name
+from ..config import argument, as_list, heads, type_name
 from ..datasets.labels import ClassCount, Item, ignore_index, parts_of, read_ids
 from ..datasets.parallel import parallel_map
 from ..datasets.splits import Picture, shared
@@ -26,7 +27,7 @@ class Fault(NamedTuple):
     cure: str
 
 
-def of_files(errors: list[tuple[Item, Exception]]) -> list[Fault]:
+def of_files(errors: list[tuple[Item, Exception]]) -> Iterator[Fault]:
     """Files that cannot be read, or hold ids that are no class; one fault a kind."""
     kinds: dict[str, list[tuple[Item, str]]] = {}
     for item, error in errors:
@@ -41,15 +42,10 @@ def of_files(errors: list[tuple[Item, Exception]]) -> list[Fault]:
         'single-channel': 'write labels as 8-bit images of ids, or load them by an own transform',
         'missing': 'put the file there, or correct data_root, data_prefix or the suffixes',
     }
-    return [
-        Fault(
-            message,
-            f'{found[0][0].name}' + (f' and {len(found) - 1} more' if len(found) > 1 else ''),
-            next((cure for word, cure in cures.items() if word in message), 'get the file again'),
-        )
-        for found in kinds.values()
-        for message in [found[0][1]]
-    ]
+    for (item, message), *others in kinds.values():
+        where = f'{item.name} and {len(others)} more' if others else item.name
+        cure = next((cure for word, cure in cures.items() if word in message), 'get the file again')
+        yield Fault(message, where, cure)
 
 
 def of_classes(count: ClassCount, where: str) -> list[Fault]:
@@ -58,85 +54,68 @@ def of_classes(count: ClassCount, where: str) -> list[Fault]:
     return [Fault(message, where, cures) for message in count.warnings]
 
 
-def of_heads(cfg: Config, classes: list[str], ignored: int) -> list[Fault]:
+def of_heads(cfg: Config, classes: list[str], ignored: int) -> Iterator[Fault]:
     """Heads that disagree with the dataset."""
-    found = []
     for path, head in heads(cfg.model).items() if 'model' in cfg else ():
         number = argument(head, 'num_classes')
         outputs = argument(head, 'out_channels') or number
         if number is not None and number != len(classes):
-            found.append(
-                Fault(
-                    f'the head has {number} classes, the dataset {len(classes)}',
-                    f'model.{path}.num_classes',
-                    f'num_classes={len(classes)}, or the metainfo of the dataset',
-                )
+            yield Fault(
+                f'the head has {number} classes, the dataset {len(classes)}',
+                f'model.{path}.num_classes',
+                f'num_classes={len(classes)}, or the metainfo of the dataset',
             )
         head_ignores = argument(head, 'ignore_index')
         if head_ignores is not None and head_ignores != ignored:
-            found.append(
-                Fault(
-                    f'the head ignores {head_ignores}, the dataset {ignored}: what the dataset '
-                    'leaves out is trained, or a class is not',
-                    f'model.{path}.ignore_index',
-                    f'ignore_index={ignored} in the head, or in the dataset',
-                )
+            yield Fault(
+                f'the head ignores {head_ignores}, the dataset {ignored}: what the dataset leaves '
+                'out is trained, or a class is not',
+                f'model.{path}.ignore_index',
+                f'ignore_index={ignored} in the head, or in the dataset',
             )
         elif head_ignores is not None and head_ignores < len(classes):
-            name = classes[head_ignores]
-            found.append(
-                Fault(
-                    f'id {head_ignores} is ignored and is the class {name!r}, which is never '
-                    'trained',
-                    f'model.{path}.ignore_index',
-                    f'an ignore_index above {len(classes) - 1}, in head and dataset',
-                )
+            yield Fault(
+                f'id {head_ignores} is ignored and is the class {classes[head_ignores]!r}, which '
+                'is never trained',
+                f'model.{path}.ignore_index',
+                f'an ignore_index above {len(classes) - 1}, in head and dataset',
             )
-        losses = head.get('loss_decode', dict(type='CrossEntropyLoss'))
-        for loss in losses if isinstance(losses, list) else [losses]:
+        for loss in as_list(head.get('loss_decode', dict(type='CrossEntropyLoss'))):
             sigmoid = argument(loss, 'use_sigmoid')
             if outputs == 1 and not sigmoid and 'Cross' in type_name(loss):
-                found.append(
-                    Fault(
-                        f'one output channel with {type_name(loss)} by softmax, which is 0 for '
-                        'whatever is predicted',
-                        f'model.{path}.loss_decode',
-                        'use_sigmoid=True, or out_channels=2',
-                    )
+                yield Fault(
+                    f'one output channel with {type_name(loss)} by softmax, which is 0 for '
+                    'whatever is predicted',
+                    f'model.{path}.loss_decode',
+                    'use_sigmoid=True, or out_channels=2',
                 )
-    return found
 
 
-def of_transforms(items: list[Item], before: set[int], crops: set[int]) -> list[Fault]:
+def of_transforms(items: list[Item], before: set[int], crops: set[int]) -> Iterator[Fault]:
     """Transforms after the loader that make ids which no label has."""
     if not items or not crops:
-        return []
+        return
     names = {type(part).__name__ for step in items[0].transforms for part in parts_of(step)}
-    known = before | {ignore_index(items[0].dataset)}
-    made = sorted(crops - known)
-    if not made:
-        return []
-    return [
-        Fault(
+    made = sorted(crops - before - {ignore_index(items[0].dataset)})
+    if made:
+        yield Fault(
             f'the transforms after the loader make ids {made[:10]}, which no label has',
             f'train_dataloader.dataset.pipeline (loaded by {", ".join(sorted(names))})',
             "resize labels with interpolation='nearest', pad and rotate them with ignore_index "
             '(seg_pad_val), and map ids where they are loaded',
         )
-    ]
 
 
-def of_splits(train: list[Picture], test: list[Picture], loader: str) -> list[Fault]:
+def of_splits(train: list[Picture], test: list[Picture], loader: str) -> Iterator[Fault]:
     """Images of an evaluation split that training shows, or the frame beside them."""
     equal = shared(train, test)
     if equal:
-        return [
-            Fault(
-                f'{len(equal)} of {len(test)} images of {loader} are training images',
-                f'{equal[0][0]} is {equal[0][1]}',
-                'take them out of the training set, or score on others',
-            )
-        ]
+        yield Fault(
+            f'{len(equal)} of {len(test)} images of {loader} are training images',
+            f'{equal[0][0]} is {equal[0][1]}',
+            'take them out of the training set, or score on others',
+        )
+        return
     scenes: dict[str, list[tuple[int, Picture]]] = {}
     for picture in train:
         scene, number = _scene(picture.path)
@@ -151,16 +130,13 @@ def of_splits(train: list[Picture], test: list[Picture], loader: str) -> list[Fa
         if _likeness(nearest, picture) > LIKENESS:
             alike[scene] += 1
     total = sum(alike.values())
-    if total < 0.5 * len(test):
-        return []
-    return [
-        Fault(
+    if total >= 0.5 * len(test):
+        yield Fault(
             f'{total} of {len(test)} images of {loader} are frames beside training images, by '
             f'name and look: {", ".join(f"{name}*" for name, _ in alike.most_common(3))}',
             loader,
             'score on scenes that training never shows; these scores are of scenes seen before',
         )
-    ]
 
 
 def _likeness(one: Picture, other: Picture) -> float:

@@ -86,7 +86,7 @@ def diagnose(cfg: Config, checkpoint: str | None = None, groups: str | None = No
     found, errors = F.read_all(items, 'Reading labels')
     count = tally(dataset, items, times, found)
     where = 'train_dataloader.dataset'
-    faults = F.of_files(errors)
+    faults = [*F.of_files(errors)]
     if not errors:
         faults += F.of_classes(count, where)
     faults += F.of_heads(cfg, count.classes, ignore_index(leaf_datasets(dataset)[0]))

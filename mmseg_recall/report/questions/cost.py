@@ -9,11 +9,6 @@ ORDER = 100
 
 
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
-    return Section('', (cost_table(comparison),))
-
-
-def cost_table(comparison: Comparison) -> Table:
-    """Time and memory of each loss, against the baseline."""
     base = comparison.baseline
     kinds = sorted({run.memory_of for run in comparison.runs if run.memory})
     reference = float('nan') if base is None else base.seconds or float('nan')
@@ -26,6 +21,5 @@ def cost_table(comparison: Comparison) -> Table:
         f'training ({" or ".join(kinds) or "unknown"}). Runs that shared a machine with other work '
         'are slower than they would be alone.'
     )
-    return Table(
-        'Cost', note, ('loss', 's / iteration', 'relative to CE', 'memory (MiB)'), tuple(rows)
-    )
+    columns = ('loss', 's / iteration', 'relative to CE', 'memory (MiB)')
+    return Section('', (Table('Cost', note, columns, tuple(rows)),))
