@@ -21,6 +21,7 @@ OVERALL = {
     'mIoU_I5': 'mIoU^I worst 5%',
     'mIoU_C5': 'mIoU^C worst 5%',
 }
+MAIN = ('mAcc', 'mIoU', 'aAcc')
 NOTHING = '-'
 INTERVALS = 'Mean and interval of 95%.'
 

@@ -19,16 +19,9 @@ def class_rows(comparisons: list[Comparison]) -> list[list[object]]:
         for run in comparison.runs:
             for c, name in enumerate(run.classes):
                 values = [run.per_class[m][c] for m in ('IoU', 'Acc', 'Precision', 'F1')]
-                rows.append(
-                    [
-                        comparison.title,
-                        run.loss,
-                        run.seed,
-                        name,
-                        '' if share is None else f'{share[c] / 100:.6g}',
-                        *('' if math.isnan(v) else f'{v:.4f}' for v in values),
-                    ]
-                )
+                texts = ('' if math.isnan(v) else f'{v:.4f}' for v in values)
+                of_class = '' if share is None else f'{share[c] / 100:.6g}'
+                rows.append([comparison.title, run.loss, run.seed, name, of_class, *texts])
     return rows
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from textwrap import fill
 
 from ..bases import PREFIX, base_of
-from ..blocks import NOTHING, OVERALL, Cell, Section, Table, Text, section, shown
+from ..blocks import MAIN, NOTHING, OVERALL, Cell, Section, Table, Text, section, shown
 from ..figures import INK, Plot, bars, plot, subplots
 from ..judge import Difference, above_text, interval_text, judge
 from ..summary import Comparison, Loss
 
 ORDER = 15
-METRICS = ('mAcc', 'mIoU', 'aAcc')
 SHOT_METRICS = {'top1': 'accuracy', 'few': 'few-shot accuracy'}
 MAX_LOSSES = 8
 MAX_CLASSES = 30
@@ -31,7 +30,7 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
 
 def difference_table(comparison: Comparison, base: Loss, others: list[Loss]) -> Table:
     """A row a loss: its difference to the baseline in each metric, its interval, its outcome."""
-    metrics = SHOT_METRICS if comparison.classifies else {name: OVERALL[name] for name in METRICS}
+    metrics = SHOT_METRICS if comparison.classifies else {name: OVERALL[name] for name in MAIN}
     columns = []
     for metric in metrics:
         judged = judge(comparison, [[Difference(metric, loss, base)] for loss in others])

@@ -11,13 +11,12 @@ import numpy as np
 
 from ...diagnosis.trained import best_of_grid
 from ...statistics import Estimate, estimate
-from ..blocks import INTERVALS, OVERALL, Cell, Section, Table, estimated, section
+from ..blocks import INTERVALS, MAIN, OVERALL, Cell, Section, Table, estimated, section
 from ..judge import interval_text
 from ..load import Run
 from ..summary import Comparison, Loss
 
 ORDER = 20
-METRICS = ('mAcc', 'mIoU', 'aAcc')
 Curve = dict[float, dict[str, Estimate]]
 """mAcc, mIoU and aAcc by tau, which rises from 0, or by threshold, which falls: both find more."""
 Points = list[tuple[float, float]]
@@ -169,7 +168,7 @@ def post_hoc_curve(comparison: Comparison) -> Curve | None:
     option, as_is = option_of(base)
     loss = Loss(base.label, tuple(tested))
     return {
-        value: {name: loss.metric(f'{_place(value, option, as_is)}{name}') for name in METRICS}
+        value: {name: loss.metric(f'{_place(value, option, as_is)}{name}') for name in MAIN}
         for value in sorted({as_is, *grid}, reverse=option == 'threshold')
     }
 
@@ -224,7 +223,7 @@ def post_hoc_table(comparison: Comparison) -> Table | None:
         return None
     option, as_is = option_of(base)
     rows = tuple(
-        (Cell(f'{tau:g}', tau), *(estimated(values[name]) for name in METRICS))
+        (Cell(f'{tau:g}', tau), *(estimated(values[name]) for name in MAIN))
         for tau, values in curve.items()
     )
     seeds = curve[as_is]['mIoU'].seeds
@@ -240,5 +239,5 @@ def post_hoc_table(comparison: Comparison) -> Table | None:
         f'seeds ({seeds}).'
     )
     title = 'Post-hoc logit adjustment of' if option == 'tau' else 'Other thresholds of'
-    columns = (option, *(OVERALL[name] for name in METRICS))
+    columns = (option, *(OVERALL[name] for name in MAIN))
     return Table(f'{title} {base.label}', note, columns, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...evaluation.shots import SHOTS
-from ..blocks import NOTHING, Cell, Section, Table, Text, number
+from ..blocks import MAIN, NOTHING, Cell, Section, Table, Text, number
 from ..summary import Comparison
 
 ORDER = 110
@@ -49,7 +49,7 @@ def zoo_table(comparison: Comparison) -> Table:
 def runs_table(comparison: Comparison) -> Table:
     """Every run: seed, what was evaluated, main metrics, config."""
     rows = []
-    names = ('top1', *SHOTS) if comparison.classifies else ('mAcc', 'mIoU', 'aAcc')
+    names = ('top1', *SHOTS) if comparison.classifies else MAIN
     for run in comparison.runs:
         metrics = [number(run.metrics.get(name, math.nan)) for name in names]
         seed = Cell(NOTHING) if run.seed is None else Cell(str(run.seed), run.seed)

@@ -6,13 +6,12 @@ from functools import partial
 from itertools import combinations, pairwise
 
 from ...statistics import CONTRADICTED, SUPPORTED
-from ..blocks import OVERALL, Cell, Section, Table, Verdict, estimated, shown
+from ..blocks import MAIN, OVERALL, Cell, Section, Table, Verdict, estimated, shown
 from ..figures import Plot, bars, legend, plot, span, styles, subplots
 from ..judge import Difference, interval_text, judge
 from ..summary import BASELINE, Comparison, Loss
 
 ORDER = 40
-METRICS = ('mAcc', 'mIoU', 'aAcc')
 RANKED = ('mIoU', 'mAcc')
 
 
@@ -102,13 +101,13 @@ def _table(lengths: dict[int, Comparison], losses: tuple[str, ...], unit: str) -
         for n, comparison in lengths.items():
             loss = _of(comparison, label)
             seeds = Cell(str(len(loss.runs)), len(loss.runs))
-            values = (estimated(comparison.estimate(loss, metric)) for metric in METRICS)
+            values = (estimated(comparison.estimate(loss, metric)) for metric in MAIN)
             rows.append((Cell(label), Cell(str(n), n), seeds, *values))
     note = (
         'Per cent, mean and interval of 95%. Same model, data and optimiser; '
         'only the schedule differs.'
     )
-    columns = ('loss', unit, 'seeds', *(OVERALL[metric] for metric in METRICS))
+    columns = ('loss', unit, 'seeds', *(OVERALL[metric] for metric in MAIN))
     return Table('Training length', note, columns, tuple(rows))
 
 
