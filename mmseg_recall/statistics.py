@@ -153,14 +153,11 @@ def _image_errors(mean: float, resampled: np.ndarray, groups: int) -> tuple[floa
         common = covariance[~np.eye(len(covariance), dtype=bool)].mean()
         share = max(0.0, float(common / covariance.mean()))
     # A bootstrap has the variance of the G values, not that of G - 1.
-    scale = math.sqrt(share * groups / (groups - 1)) / _normal_quantile()
+    normal = float(stdtrit(math.inf, (1 + LEVEL) / 2))
+    scale = math.sqrt(share * groups / (groups - 1)) / normal
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return scale * max(0.0, mean - float(low)), scale * max(0.0, float(high) - mean)
-
-
-def _normal_quantile() -> float:
-    return float(stdtrit(math.inf, (1 + LEVEL) / 2))
 
 
 def with_interval(mean: float, low: float, high: float, *, digits: int = 1, sign: str = '') -> str:

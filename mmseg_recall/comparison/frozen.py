@@ -74,7 +74,9 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
         ValueError: A config cannot be trained on frozen features; ``out`` holds a run of the same
             name with another config; a file of features is damaged, or of another config.
     """
-    _quieten_the_stack()
+    # The stack says how each layer of a head starts, prints a metric's table, comments on configs.
+    MMLogger.get_instance('frozen').setLevel('ERROR')
+    warnings.filterwarnings('ignore', category=UserWarning, module=r'mmseg\.')
     manifest = claim(out, 'benchmark')
     pending = [plan for plan in plans if not is_complete(plan, out)]
     configs = {plan.name: parse_config(plan.config, plan.config_file) for plan in pending}
@@ -94,12 +96,6 @@ def run_frozen(plans: Sequence[Plan], out: Path) -> dict[str, str]:
         else:
             show(f'done    {plan.name}: {summary(record["metrics"])}', markup=False)
     return failures
-
-
-def _quieten_the_stack() -> None:
-    """It says how each layer of a head starts, prints a metric's table and comments on configs."""
-    MMLogger.get_instance('frozen').setLevel('ERROR')
-    warnings.filterwarnings('ignore', category=UserWarning, module=r'mmseg\.')
 
 
 def _refuse_what_cannot_start(plans: list[Plan], configs: dict[str, Config]) -> None:
@@ -185,7 +181,9 @@ def train(model: Any, cfg: Config, items: list[Item]) -> list[float] | None:
     iterations, ignore_index = cfg.train_cfg.max_iters, _ignore_index(cfg)
     counts = torch.zeros(CHECKS, 2, model.out_channels, dtype=torch.int64)
     logits: dict[str, Tensor] = {}
-    conv_seg = getattr(_predicting(model), 'conv_seg', None) or nn.Identity()
+    heads = model.decode_head
+    predicting = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+    conv_seg = getattr(predicting, 'conv_seg', None) or nn.Identity()
     hook = conv_seg.register_forward_hook(lambda _, __, output: logits.update(batch=output))
     loss = torch.zeros(())
     for iteration in range(iterations):
@@ -203,11 +201,6 @@ def train(model: Any, cfg: Config, items: list[Item]) -> list[float] | None:
     if not math.isfinite(loss.item()):
         return None
     return first_found(counts, iterations) if counts.any() else []
-
-
-def _predicting(model: Any) -> nn.Module:
-    heads = model.decode_head
-    return heads[-1] if isinstance(heads, nn.ModuleList) else heads
 
 
 def _batches(length: int, size: int, seed: int) -> Iterator[list[int]]:

@@ -62,7 +62,7 @@ def tune(
         run(list(tried.values()), folder)
         for key in groups:
             cfg = parse_config(groups[key][0].config, key[0])
-            metric, (_, unit) = _metric(cfg), training_length(cfg)
+            metric, (_, unit) = 'top1' if is_classification(cfg) else 'mIoU', training_length(cfg)
             scores = {
                 lr: _score(folder / f'{tried[key, lr].name}.json', metric) for lr in left[key]
             }
@@ -151,11 +151,6 @@ def set_length(cfg: Config, steps: int, path: str) -> None:
     for hook in as_list(cfg.get('custom_hooks')):
         if type_name(hook) == 'DeferredReweightingHook':
             hook['begin'] = hook['begin'] * steps // length
-
-
-def _metric(cfg: Config) -> str:
-    """What is compared on the validation images."""
-    return 'top1' if is_classification(cfg) else 'mIoU'
 
 
 def _score(path: Path, metric: str) -> float | None:

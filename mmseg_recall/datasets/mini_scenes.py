@@ -354,9 +354,9 @@ def bicycle(rng: Rng, x: float, z: float) -> Thing:
     for centre in (rear, front):
         shapes += [(dark, disc(*centre, 0.37)), (spokes, disc(*centre, 0.28))]
         shapes += [(dark, disc(*centre, 0.06, corners=8))]
-    for a, b in ((rear, hub), (rear, seat), (hub, seat), (hub, head), (seat, head), (front, head)):
-        shapes.append((paint, bar(*a, *b, 0.09)))
+    tubes = (rear, hub), (rear, seat), (hub, seat), (hub, head), (seat, head), (front, head)
     shapes += [
+        *((paint, bar(*a, *b, 0.09)) for a, b in tubes),
         (dark, bar(*head, 0.36, 1.08, 0.07)),
         (dark, bar(0.28, 1.08, 0.52, 1.04, 0.07)),
         (dark, bar(-0.36, 0.96, -0.06, 0.94, 0.1)),

@@ -48,10 +48,10 @@ def of_files(errors: list[tuple[Item, Exception]]) -> Iterator[Fault]:
         yield Fault(message, where, cure)
 
 
-def of_classes(count: ClassCount, where: str) -> list[Fault]:
+def of_classes(count: ClassCount) -> Iterator[Fault]:
     """Classes without a pixel."""
-    cures = 'see the reason; a class that is really absent: leave it out of metainfo and head'
-    return [Fault(message, where, cures) for message in count.warnings]
+    cure = 'see the reason; a class that is really absent: leave it out of metainfo and head'
+    return (Fault(message, 'train_dataloader.dataset', cure) for message in count.warnings)
 
 
 def of_heads(cfg: Config, classes: list[str], ignored: int) -> Iterator[Fault]:

@@ -85,12 +85,11 @@ def diagnose(cfg: Config, checkpoint: str | None = None, groups: str | None = No
     items, times = distinct_items(dataset)
     found, errors = F.read_all(items, 'Reading labels')
     count = tally(dataset, items, times, found)
-    where = 'train_dataloader.dataset'
     faults = [*F.of_files(errors)]
     if not errors:
-        faults += F.of_classes(count, where)
+        faults += F.of_classes(count)
     faults += F.of_heads(cfg, count.classes, ignore_index(leaf_datasets(dataset)[0]))
-    faults += _of_evaluation(cfg, items, where)
+    faults += _of_evaluation(cfg, items)
     shows, objects, sizes = np.full((3, len(count.classes)), np.nan)
     drawn = 0
     if not errors:
@@ -186,7 +185,7 @@ def _iterations(cfg: Config, images: int, batch_size: int) -> int | None:
     return None if epochs is None else epochs * math.ceil(images / batch_size)
 
 
-def _of_evaluation(cfg: Config, items: list[Any], where: str) -> list[F.Fault]:
+def _of_evaluation(cfg: Config, items: list[Any]) -> list[F.Fault]:
     """What is wrong with the validation and test data, and what they share with training."""
     found: list[F.Fault] = []
     train = None

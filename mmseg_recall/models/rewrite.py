@@ -75,7 +75,8 @@ def rewrite(cfg: Config, report: Report | None = None) -> Config:
         cfg = swap_loss(cfg, report)
     _read_counts(cfg)
     for path, head in heads(cfg.model).items():
-        ours = [loss for loss in losses(head) if _is_ours(loss)]
+        kinds = [(loss, component_class(loss)) for loss in losses(head)]
+        ours = [x for x, k in kinds if isinstance(k, type) and issubclass(k, SegmentationLoss)]
         if ours:
             _check_classes(f'model.{path}', head)
         for loss in ours:
@@ -85,11 +86,6 @@ def rewrite(cfg: Config, report: Report | None = None) -> Config:
         cfg = fuse_tails(cfg)
     import_with(cfg, 'mmseg_recall')
     return cfg
-
-
-def _is_ours(loss: Component) -> bool:
-    kind = component_class(loss)
-    return isinstance(kind, type) and issubclass(kind, SegmentationLoss)
 
 
 def _read_counts(cfg: Config) -> None:

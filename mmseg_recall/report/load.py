@@ -120,7 +120,10 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
                     runs.append(_from_record(item))
                 else:
                     runs.append(_from_work_dir(item, trust_configs))
-                problems += _without_value(runs[-1])
+                nans = [name for name, value in runs[-1].metrics.items() if np.isnan(value)]
+                if nans:
+                    said = f'{", ".join(nans)} NaN; what is said of its loss is of the other seeds'
+                    problems.append(f'{item}: {said}')
             except ValueError as error:
                 problems.append(str(error))
             # Whatever is wrong with one, the others are reported.
@@ -135,13 +138,6 @@ def load_runs(paths: Sequence[Path], trust_configs: bool = False) -> tuple[list[
     return sorted(_metrics_of_all(runs), key=lambda run: run.name), problems + doubtful
 
 
-def _without_value(run: Run) -> list[str]:
-    names = [name for name, value in run.metrics.items() if np.isnan(value)]
-    if not names:
-        return []
-    return [f'{run.path}: {", ".join(names)} NaN; what is said of its loss is of the other seeds']
-
-
 def _tell_losses_apart(runs: list[Run]) -> list[Run]:
     """Give losses of one label that differ in an option that it leaves out labels that tell."""
     by_label: dict[tuple[str, str], dict[str, list[Run]]] = {}
@@ -151,7 +147,10 @@ def _tell_losses_apart(runs: list[Run]) -> list[Run]:
     named: list[Run] = []
     for losses in by_label.values():
         groups = [group for members in losses.values() for group in _by_counts(members)]
-        texts = differences([_options(group[0]) for group in groups])
+        firsts = [group[0] for group in groups]
+        texts = differences(
+            [{**r.config.setup, **r.config.loss, 'training_pixels': _counts(r)} for r in firsts]
+        )
         for group, text in zip(groups, texts, strict=True):
             label = f'{group[0].loss} ({text})' if text else group[0].loss
             named += [replace(run, loss=label) for run in group]
@@ -171,10 +170,6 @@ def _by_counts(runs: list[Run]) -> list[list[Run]]:
 def _counts(run: Run) -> list[int] | None:
     known = run.pixels is not None and run.pixels_of == 'training'
     return np.asarray(run.pixels).tolist() if known else None
-
-
-def _options(run: Run) -> dict[str, Any]:
-    return {**run.config.setup, **run.config.loss, 'training_pixels': _counts(run)}
 
 
 def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
@@ -355,11 +350,15 @@ def _from_work_dir(path: Path, trust_configs: bool) -> Run:
     return Run(
         name=path.name,
         loss=setup['loss'],
-        seed=_seed(cfg),
+        seed=(cfg.get('randomness') or {}).get('seed'),
         setup={**setup, 'key': digest([setup['key'], compared])},
         classes=tuple(table['Class']),
         per_class=_per_class(table),
-        metrics={k: float(v) for k, v in values.items() if _is_metric(k, v)},
+        metrics={
+            k: float(v)
+            for k, v in values.items()
+            if isinstance(v, (int, float)) and k not in ('time', 'data_time', 'step', 'iter')
+        },
         seconds=seconds,
         memory=memory,
         memory_of='GPU' if memory else '',
@@ -402,14 +401,6 @@ def _read_config(path: Path, trust_configs: bool) -> Config:
     except Exception as error:
         advice = '' if trust_configs else '. If you trust it, --trust-configs runs it'
         raise ValueError(f'{files[-1]}: cannot be read as a config ({error}){advice}') from error
-
-
-def _seed(cfg: Config) -> int | None:
-    return (cfg.get('randomness') or {}).get('seed')
-
-
-def _is_metric(name: str, value: Any) -> bool:
-    return isinstance(value, (int, float)) and name not in ('time', 'data_time', 'step', 'iter')
 
 
 def _per_class(table: dict[str, list[Any]]) -> dict[str, np.ndarray]:

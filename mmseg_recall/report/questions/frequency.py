@@ -17,17 +17,13 @@ GROUPS = ('rare', 'common', 'frequent')
 def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | None:
     if comparison.classifies:
         return None
-    of_pixels, of_images = comparison.share, _share_of_images(comparison)
+    known = (run.images for run in comparison.runs if run.images is not None)
+    of_pixels = comparison.share
+    of_images = next((100 * (images.label > 0).mean(axis=0) for images in known), None)
     pixels = f'pixels of the {comparison.share_of} set'
     by_pixels = _table(comparison, of_pixels, pixels, RARE_PIXELS, FREQUENT_PIXELS)
     by_images = _table(comparison, of_images, 'test images', RARE_IMAGES, FREQUENT_IMAGES)
     return section('', by_pixels, by_images)
-
-
-def _share_of_images(comparison: Comparison) -> np.ndarray | None:
-    """(C,) per cent of the test images that show the class; None where they are not known."""
-    known = (run.images for run in comparison.runs if run.images is not None)
-    return next((100 * (images.label > 0).mean(axis=0) for images in known), None)
 
 
 def _table(

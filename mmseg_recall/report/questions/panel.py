@@ -57,7 +57,8 @@ class Panel:
         """All pictures in one PNG: a row a piece, a column a caption."""
         rows = []
         for piece in self.pieces:
-            images = [_decoded(uri) for _, uri in piece.pictures]
+            data = (base64.b64decode(uri.partition(',')[2]) for _, uri in piece.pictures)
+            images = [Image.open(io.BytesIO(one)).convert('RGB') for one in data]
             height = max(1, round(COLUMN_WIDTH * images[0].height / images[0].width))
             cells = [i.resize((COLUMN_WIDTH, height), Image.Resampling.NEAREST) for i in images]
             row = [np.pad(np.asarray(c), GAP, constant_values=255) for c in cells]
@@ -125,11 +126,6 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format='PNG', optimize=True)
     return buffer.getvalue()
-
-
-def _decoded(uri: str) -> Image.Image:
-    data = base64.b64decode(uri.partition(',')[2])
-    return Image.open(io.BytesIO(data)).convert('RGB')
 
 
 def _palette(colours: tuple | None, num_classes: int) -> np.ndarray:
