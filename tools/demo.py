@@ -83,15 +83,8 @@ def prepare_data(logs: Path) -> None:
     # The converter makes its folder under this name only once it is complete.
     if not out.is_dir():
         run('Rendering', logs / 'render.log', TOOLS / 'render_mini_scenes.py', '--out', raw)
-        run(
-            'Converting',
-            logs / 'convert.log',
-            TOOLS / 'convert_dataset.py',
-            'synthia',
-            raw,
-            '--out',
-            out,
-        )
+        convert = TOOLS / 'convert_dataset.py', 'synthia', raw, '--out', out
+        run('Converting', logs / 'convert.log', *convert)
     run('Counting', logs / 'count.log', TOOLS / 'class_statistics.py', config_path('recall'))
 
 
@@ -102,30 +95,13 @@ def train_and_test(loss: str, work_dir: Path, options: list[str]) -> Path:
         The folder of the predicted label images.
     """
     folder, config = work_dir / loss, config_path(loss)
-    overrides = ['--cfg-options', *options]
-    run(
-        f'Training with {loss}',
-        folder / 'train.log',
-        TOOLS / 'train.py',
-        config,
-        '--work-dir',
-        folder,
-        *overrides,
-    )
+    train = TOOLS / 'train.py', config, '--work-dir', folder
+    run(f'Training with {loss}', folder / 'train.log', *train, '--cfg-options', *options)
     checkpoint = (folder / 'last_checkpoint').read_text().strip()
     predictions = folder / 'predictions'
-    run(
-        f'Testing {loss}',
-        folder / 'test.log',
-        TOOLS / 'test.py',
-        config,
-        checkpoint,
-        '--work-dir',
-        folder / 'test',
-        '--out',
-        predictions,
-        *overrides,
-    )
+    test = TOOLS / 'test.py', config, checkpoint, '--work-dir', folder / 'test'
+    options = ['--out', str(predictions), '--cfg-options', *options]
+    run(f'Testing {loss}', folder / 'test.log', *test, *options)
     return predictions
 
 

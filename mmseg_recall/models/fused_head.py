@@ -43,7 +43,8 @@ class FusedTail(Head):
         """Losses by name, and ``acc_seg`` in per cent, from the head's own output (N, C, h, w)."""
         own = self.loss_decode
         losses: list[Any] = list(own) if isinstance(own, nn.ModuleList) else [own]
-        lovasz = [loss for loss in losses if _is_counted_lovasz(loss)]
+        lovasz = [x for x in losses if type(x) is LovaszSoftmaxLoss and not x.exact]
+        lovasz = [loss for loss in lovasz if not _has_hooks(loss)]
         known = all(loss in lovasz or _is_class_weighted(loss) for loss in losses)
         if not (known and len(lovasz) <= 1 and self._scores_pixels_alike(losses)):
             return super().loss_by_feat(seg_logits, batch_data_samples)
@@ -75,10 +76,6 @@ class FusedTail(Head):
             type(x) is CrossEntropyLoss for x in losses
         )
         return self.sampler is None and self.ignore_index is not None and takes_channels
-
-
-def _is_counted_lovasz(loss: Any) -> bool:
-    return type(loss) is LovaszSoftmaxLoss and not (loss.exact or _has_hooks(loss))
 
 
 def _has_hooks(loss: Any) -> bool:

@@ -280,7 +280,12 @@ def compare(runs: list[Run], groups: Mapping[str, str] | None = None) -> list[Co
         title = f'{data}, {setup["model"]}, {setup["schedule"]}'
         comparisons.append(Comparison(title, losses))
     comparisons = _told_apart(comparisons, _configs_of)
-    comparisons = _told_apart(comparisons, _differences_of)
+    comparisons = _told_apart(
+        comparisons,
+        lambda alike: differences(
+            [{**c.runs[0].config.setup, **c.runs[0].compared} for c in alike]
+        ),
+    )
     comparisons.sort(key=lambda c: (-len(c.runs), c.title, c.setup['key']))
     return [
         replace(c, number=number, groups=groups) for number, c in enumerate(comparisons, start=1)
@@ -309,12 +314,6 @@ def _configs_of(comparisons: list[Comparison]) -> list[str]:
         for comparison in comparisons
     ]
     return names if len(set(names)) > 1 else [''] * len(names)
-
-
-def _differences_of(comparisons: list[Comparison]) -> list[str]:
-    """What their configs, checkpoints or test sets differ in."""
-    runs = [comparison.runs[0] for comparison in comparisons]
-    return differences([{**run.config.setup, **run.compared} for run in runs])
 
 
 def ranks(means: dict[str, float]) -> dict[str, str]:
