@@ -1,5 +1,6 @@
 """Pure functions of tensors: needs torch, and nothing else of this package or of mmseg."""
 
+from .adjusted import adjusted_nll_sum
 from .checks import as_class_logits, check_shapes, valid_pixels
 from .class_nll import (
     checked_pixel_nll,
@@ -24,6 +25,7 @@ from .weights import (
 
 __all__ = [
     'ClassCounts',
+    'adjusted_nll_sum',
     'as_class_logits',
     'check_shapes',
     'checked_pixel_nll',

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .checks import check_pixel_weight, check_shapes, compute_dtype, widest
-from .engines import pick_engine
+from .adjusted import adjusted_nll_sum
+from .checks import check_shapes, compute_dtype, widest
 
 
 def seesaw_nll_sum(
@@ -53,16 +53,15 @@ def seesaw_nll_sum(
     Source: Wang et al. 2021, "Seesaw Loss for Long-Tailed Instance Segmentation", per pixel.
     """
     check_shapes(logits, target)
-    if pixel_weight is not None:
-        pixel_weight = check_pixel_weight(pixel_weight, logits, target)
     if pixels.shape != logits.shape[1:2] or pixels.device != logits.device:
         raise ValueError(
             f'pixels must hold a count for each of the {logits.shape[1]} classes of the logits, on '
             f'{logits.device}; got {tuple(pixels.shape)} on {pixels.device}'
         )
     mitigation = _log_mitigation(pixels, p).to(compute_dtype(logits))
-    seesaw = pick_engine(logits).seesaw
-    return seesaw(logits, target.long(), ignore_index, pixel_weight, mitigation, q)
+    return adjusted_nll_sum(
+        logits, target, mitigation, q, ignore_index=ignore_index, pixel_weight=pixel_weight
+    )[0]
 
 
 def _log_mitigation(pixels: Tensor, p: float) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..functional import check_shapes, checked_pixel_nll, log_prior
+from ..functional import adjusted_nll_sum, check_shapes, log_prior, sum_over_ranks
 from ..functional.checks import compute_dtype
-from .base import ClassCountsLoss, ClassCountsSource, mean_over_ranks, times_pixel_weight
+from .base import ClassCountsLoss, ClassCountsSource
 
 
 class LogitAdjustedLoss(ClassCountsLoss):
@@ -57,10 +57,9 @@ class LogitAdjustedLoss(ClassCountsLoss):
     ) -> Tensor:
         check_shapes(logits, target)
         self.check_length(logits.shape[1])
-        # Large logits have no digits left for the adjustment: only their differences have.
-        logits = logits.to(compute_dtype(logits))
-        logits = logits - logits.detach().amax(dim=1, keepdim=True)
-        adjustment = self.adjustment.to(logits.dtype).view(-1, *[1] * (logits.dim() - 2))
-        nll, valid = checked_pixel_nll(logits.add_(adjustment), target, ignore_index)
-        losses = times_pixel_weight(nll, valid, pixel_weight)
-        return mean_over_ranks(losses, valid.sum(), self.sync_stats)
+        adjustment = self.adjustment.to(compute_dtype(logits)).unsqueeze(1)
+        total, num_pixels = adjusted_nll_sum(
+            logits, target, adjustment, ignore_index=ignore_index, pixel_weight=pixel_weight
+        )
+        num_pixels, world_size = sum_over_ranks(num_pixels, self.sync_stats)
+        return world_size * total / num_pixels.clamp_min(1)

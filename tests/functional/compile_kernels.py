@@ -23,6 +23,8 @@ POINTERS = {
     **dict.fromkeys(('starts_y', 'stops_y', 'starts_x', 'stops_x'), '*i32'),
     **dict.fromkeys(('sums', 'tops', 'scales', 'weights_y', 'weights_x'), '*fp32'),
     **dict.fromkeys(('pixel_weight', 'class_factor'), '*fp32'),
+    **dict.fromkeys(('of_own', 'of_mass', 'adjustment', 'scale'), '*fp32'),
+    'q': 'fp32',
     **dict.fromkeys(('target', 'id_range'), '*i64'),
 }
 # What Triton makes of an argument that it finds to be a multiple of 16.
@@ -43,10 +45,11 @@ def compile_kernel(
     source = ASTSource(
         function,
         signature,
-        constexprs={(names.index(n),): value for n, value in constants.items()},
+        constexprs={(names.index(n),): v for n, v in constants.items() if n in names},
         attrs={(names.index(n),): EVEN for n in multiples if n not in constants},
     )
-    compiled = triton.compile(source, target=GPUTarget('cuda', capability, 32))
+    options = dict(num_warps=constants['num_warps']) if 'num_warps' in constants else None
+    compiled = triton.compile(source, target=GPUTarget('cuda', capability, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(compiled.asm['cubin'])
         file.flush()
@@ -101,6 +104,14 @@ def main() -> None:
             dict(COLUMNS=cuda.MAX_COLUMNS, grad_class_stride=1),
         ),
     }
+    for forward, backward, num_classes in (
+        (cuda_kernels.add_softmax, cuda_kernels.differentiate_softmax, 19),
+        (cuda_kernels.score_adjusted, cuda_kernels.differentiate_adjusted, 150),
+    ):
+        columns = rows | weighted | cuda.columns_of_tile(num_classes)
+        steps = dict(STEPS=cuda.STRIP // columns['PIXELS'])
+        kernels['columns, ' + forward.__name__] = forward, columns | steps
+        kernels['columns, ' + backward.__name__] = backward, columns | dict(grad_column_stride=1)
     common = dict(IGNORES=True, CLASSES=classes, class_stride=1)
     for name, (function, constants) in adjacent_classes.items():
         kernels[f'{name}, channels_last'] = function, common | constants

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmseg_recall import functional
-from mmseg_recall.functional import ClassCounts, class_nll
+from mmseg_recall.functional import ClassCounts, adjusted, class_nll, soft_iou
 from mmseg_recall.functional.engines import cuda, pick_engine
 from mmseg_recall.functional.engines.engine import Engine
 
@@ -23,7 +23,8 @@ def use_gpu_kernels(patch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
             for name in ('class_nll_sums', 'resized_class_nll_sums'):
                 patch.setattr(module, name, moved(getattr(functional, name)))
     else:
-        patch.setattr(class_nll, 'pick_engine', pick_cuda)
+        for module in (adjusted, class_nll, soft_iou):
+            patch.setattr(module, 'pick_engine', pick_cuda)
         patch.setattr(cuda, 'check_in_a_later_step', check_at_once)
 
 

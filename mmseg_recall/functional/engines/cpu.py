@@ -210,40 +210,50 @@ def _differentiate_soft_counts(
     return gradient_by_blocks(differentiate, logits, target)
 
 
-def _seesaw(
+def _adjusted_nll(
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
     pixel_weight: Tensor | None,
-    mitigation: Tensor,
+    adjustment: Tensor,
     q: float,
 ) -> Outputs:
-    def score(images: slice, x: Tensor, _: Any, labels: Tensor, weight: Any) -> tuple[Tensor, int]:
+    table = adjustment, int(adjustment.shape[1] > 1), q
+
+    def score(
+        images: slice, x: Tensor, _: Any, labels: Tensor, weight: Any
+    ) -> tuple[Tensor, Tensor, int]:
         total = x.new_zeros((), dtype=torch.float64)
-        rest = weight, mitigation, q, total
-        return total, cpu_library.run('seesaw_forward', x, labels, ignore_index, *rest)
+        pixels = x.new_zeros((), dtype=torch.int64)
+        rest = weight, *table, total, pixels
+        unknown = cpu_library.run('adjusted_nll_forward', x, labels, ignore_index, *rest)
+        return total, pixels, unknown
 
     total = logits.new_zeros((), dtype=torch.float64)
-    for part, unknown in map_blocks(score, logits, target, pixel_weight):
+    pixels = logits.new_zeros((), dtype=torch.int64)
+    for part, number, unknown in map_blocks(score, logits, target, pixel_weight):
         if unknown:
             valid_pixels(target, logits.shape[1], ignore_index)  # says which
         total += part
-    return (total.float(),), ()
+        pixels += number
+    return (total.float(), pixels), ()
 
 
-def _differentiate_seesaw(
+def _differentiate_adjusted_nll(
     grads: tuple[Tensor],
     _: object,
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
     pixel_weight: Tensor | None,
-    mitigation: Tensor,
+    adjustment: Tensor,
     q: float,
 ) -> Tensor:
+    table = adjustment, int(adjustment.shape[1] > 1), q
+
     def differentiate(images: slice, x: Tensor, out: Tensor, labels: Tensor, weight: Any) -> None:
-        rest = weight, mitigation, q, grads[0], out, out.stride(0), out.stride(1)
-        cpu_library.run('seesaw_backward', x, labels, ignore_index, *rest)
+        rest = weight, *table, grads[0], out, out.stride(0), out.stride(1)
+        cpu_library.run('adjusted_nll_backward', x, labels, ignore_index, *rest)
 
     return gradient_by_blocks(differentiate, logits, target, pixel_weight)
 
@@ -477,7 +487,9 @@ CPU = Engine(
     soft_counts=differentiated(
         Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, differentiable=2)
     ),
-    seesaw=differentiated(Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
+    adjusted_nll=differentiated(
+        Operation(_adjusted_nll, _differentiate_adjusted_nll, PLAIN.adjusted_nll)
+    ),
     lovasz_softmax=lovasz_softmax,
     resized_class_sums_and_lovasz=differentiated(
         Operation(

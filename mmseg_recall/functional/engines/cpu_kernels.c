@@ -319,43 +319,46 @@ KERNEL nll_backward(const Block *b, const float *weight, const float *class_fact
     return 0;
 }
 
-/* The softmax of the seesaw logits of a strip (seesaw.py has the formula): x[j] - x[y], compensated,
- * plus the mitigation[j * num_classes + y]. */
-INLINE void seesaw_softmax(Strip *s, const float *x, int64_t stride, int64_t length,
-                           int64_t num_classes, const float *mitigation, float q) {
+/* The softmax of the adjusted logits of a strip (adjusted.py has the formula): x[j] - x[y],
+ * compensated, plus adjustment[j * num_classes + y], or adjustment[j] where it is not of pairs. */
+INLINE void adjusted_softmax(Strip *s, const float *x, int64_t stride, int64_t length,
+                             int64_t num_classes, const float *adjustment, int64_t of_pairs,
+                             float q) {
     ALIGNED float own[MAX_STRIP], top[MAX_STRIP];
-    ALIGNED int32_t label[MAX_STRIP];
+    ALIGNED int32_t place[MAX_STRIP];
+    const int64_t row = of_pairs ? num_classes : 1;
     for (int64_t i = 0; i < length; i++) {
-        label[i] = s->label[i] < 0 ? 0 : s->label[i];
-        own[i] = x[label[i] * stride + i];
+        int32_t label = s->label[i] < 0 ? 0 : s->label[i];
+        own[i] = x[label * stride + i];
+        place[i] = of_pairs ? label : 0;
         top[i] = 0.0f; /* of the true class */
     }
     for (int64_t c = 0; c < num_classes; c++) {
-        const float *from = x + c * stride, *added = mitigation + c * num_classes;
+        const float *from = x + c * stride, *added = adjustment + c * row;
         float *e = s->e + c * s->length;
 #pragma omp simd
         for (int64_t i = 0; i < length; i++) {
             float v = from[i] - own[i];
             v += q * (v < 0.0f ? 0.0f : v);
             e[i] = v;
-            top[i] = ((v > top[i]) & (added[label[i]] >= -FLT_MAX)) ? v : top[i];
+            top[i] = ((v > top[i]) & (added[place[i]] >= -FLT_MAX)) ? v : top[i];
         }
     }
-    /* Less the largest that counts, because large logits have no digits left for the mitigation. */
+    /* Less the largest that counts, because large logits have no digits left for the adjustment. */
     for (int64_t c = 0; c < num_classes; c++) {
-        const float *added = mitigation + c * num_classes;
+        const float *added = adjustment + c * row;
         float *e = s->e + c * s->length;
         prefetch(x + c * stride + s->length, stride, length, 1, 0);
 #pragma omp simd
-        for (int64_t i = 0; i < length; i++) e[i] = (e[i] - top[i]) + added[label[i]];
+        for (int64_t i = 0; i < length; i++) e[i] = (e[i] - top[i]) + added[place[i]];
     }
     softmax(s, s->e, s->length, length, num_classes, 0);
 }
 
-/* Adds the negative log-likelihood of the seesaw logits, times the weight of the pixel where there
- * is one, to `sum`. */
-KERNEL seesaw_forward(const Block *b, const float *weight, const float *mitigation, float q,
-                      double *sum) {
+/* Adds the negative log-likelihood of the adjusted logits, times the weight of the pixel where
+ * there is one, to `sum`, and the pixels to `pixels`. */
+KERNEL adjusted_nll_forward(const Block *b, const float *weight, const float *adjustment,
+                            int64_t of_pairs, float q, double *sum, int64_t *pixels) {
     const int64_t num_classes = b->num_classes;
     Strip s;
     int64_t unknown = 0;
@@ -363,10 +366,12 @@ KERNEL seesaw_forward(const Block *b, const float *weight, const float *mitigati
     while (next_strip(&s, b)) {
         const int64_t n = s.n, at = s.at;
         unknown += read_labels(&s, b);
-        seesaw_softmax(&s, s.x, b->class_stride, n, num_classes, mitigation, q);
+        adjusted_softmax(&s, s.x, b->class_stride, n, num_classes, adjustment, of_pairs, q);
         for (int64_t i = 0; i < n; i++) {
+            if (s.label[i] < 0) continue;
             float loss = log_of(s.sum[i]) - s.rest[i];
-            if (s.label[i] >= 0) *sum += weight ? (double)loss * weight[at + i] : loss;
+            *sum += weight ? (double)loss * weight[at + i] : loss;
+            *pixels += 1;
         }
     }
     free(s.memory);
@@ -374,9 +379,9 @@ KERNEL seesaw_forward(const Block *b, const float *weight, const float *mitigati
 }
 
 /* Writes the gradient of the logits, `scale` times the weight of the pixel. `grad` may be `x`. */
-KERNEL seesaw_backward(const Block *b, const float *weight, const float *mitigation, float q,
-                       const float *scale, float *grad, int64_t grad_image_stride,
-                       int64_t grad_stride) {
+KERNEL adjusted_nll_backward(const Block *b, const float *weight, const float *adjustment,
+                             int64_t of_pairs, float q, const float *scale, float *grad,
+                             int64_t grad_image_stride, int64_t grad_stride) {
     const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float factor[MAX_STRIP];
@@ -384,7 +389,7 @@ KERNEL seesaw_backward(const Block *b, const float *weight, const float *mitigat
     while (next_strip(&s, b)) {
         const int64_t n = s.n, at = s.at;
         read_labels(&s, b);
-        seesaw_softmax(&s, s.x, b->class_stride, n, num_classes, mitigation, q);
+        adjusted_softmax(&s, s.x, b->class_stride, n, num_classes, adjustment, of_pairs, q);
         for (int64_t i = 0; i < n; i++)
             factor[i] = s.label[i] < 0 ? 0.0f : weight ? *scale * weight[at + i] : *scale;
         write_nll_gradient(&s, n, num_classes, factor, grad + s.image * grad_image_stride + s.start,

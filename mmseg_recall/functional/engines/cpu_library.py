@@ -23,8 +23,11 @@ _WRITTEN = [_POINTER, _INTEGER, _INTEGER]  # the gradient and its strides
 _ARGUMENTS: dict[str, list[Any]] = {
     'nll_forward': [_POINTER] * 4,
     'nll_backward': [*[_POINTER] * 3, *_WRITTEN],
-    'seesaw_forward': [_POINTER, _POINTER, ctypes.c_float, _POINTER],
-    'seesaw_backward': [_POINTER, _POINTER, ctypes.c_float, _POINTER, *_WRITTEN],
+    'adjusted_nll_forward': [_POINTER, _POINTER, _INTEGER, ctypes.c_float, _POINTER, _POINTER],
+    'adjusted_nll_backward': [
+        *(_POINTER, _POINTER, _INTEGER, ctypes.c_float, _POINTER),
+        *_WRITTEN,
+    ],
     'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
     'soft_counts_backward': [_INTEGER, _POINTER, _POINTER, *_WRITTEN],
     'lovasz_forward': [_POINTER] * 4,

@@ -8,7 +8,7 @@ the same numbers come from torch operations (cuda_torch.py).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
@@ -30,6 +30,9 @@ from .rows import as_rows, from_rows, pixel_rows, resizing_weight
 MAX_CLASSES = 8
 PIXELS = 512
 RESIZED_PIXELS = 128
+# Classes of a tile of whole columns, and pixels of the several tiles that add to one row of sums.
+MAX_COLUMN = 1024
+STRIP = 1024
 # Of the low resolution, that a program of the tail's backward takes.
 MAX_COLUMNS = 128
 
@@ -173,6 +176,141 @@ def _differentiate(
     return from_rows(grad, logits)
 
 
+def _soft_counts(
+    logits: Tensor, target: Tensor, ignore_index: int | None, per_image: bool
+) -> tuple[tuple[Tensor, ...], tuple[()]]:
+    num_classes = logits.shape[1]
+    sizes = (2, num_classes), (num_classes,)
+    sums, counts = _add_columns('add_softmax', logits, target, ignore_index, sizes)
+    of_image = as_rows(logits).shape[0] if per_image else 1, -1
+    total = sums.unflatten(0, of_image).sum(1, dtype=torch.float64).float()
+    pixels = counts.unflatten(0, of_image).sum(1, dtype=torch.int64)
+    return (total[:, 0], total[:, 1], pixels), ()
+
+
+def _differentiate_soft_counts(
+    grads: tuple[Tensor, Tensor],
+    _: object,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    per_image: bool,
+) -> Tensor:
+    given = [g.contiguous() for g in grads], (logits.shape[1] if per_image else 0,)
+    return _differentiate_columns('differentiate_softmax', logits, target, ignore_index, *given)
+
+
+def _adjusted_nll(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+    adjustment: Tensor,
+    q: float,
+) -> tuple[tuple[Tensor, ...], tuple[()]]:
+    given = ((), ()), (pixel_weight, adjustment), _table(adjustment, q)
+    weighted = pixel_weight is not None
+    sums, counts = _add_columns(
+        'score_adjusted', logits, target, ignore_index, *given, WEIGHTED=weighted
+    )
+    return (sums.sum(dtype=torch.float64).float(), counts.sum(dtype=torch.int64)), ()
+
+
+def _differentiate_adjusted_nll(
+    grads: tuple[Tensor],
+    _: object,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    pixel_weight: Tensor | None,
+    adjustment: Tensor,
+    q: float,
+) -> Tensor:
+    given = (pixel_weight, adjustment, grads[0]), _table(adjustment, q)
+    weighted = pixel_weight is not None
+    return _differentiate_columns(
+        'differentiate_adjusted', logits, target, ignore_index, *given, WEIGHTED=weighted
+    )
+
+
+def _table(adjustment: Tensor, q: float) -> tuple[int, int, float]:
+    """(from label to label, from class to class, q)."""
+    of_pairs = adjustment.shape[1] > 1
+    return int(of_pairs), adjustment.shape[1], float(q)
+
+
+def _add_columns(
+    kernel: str,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    inputs: Sequence[Tensor | None] = (),
+    numbers: Sequence[float] = (),
+    **constants: bool,
+) -> tuple[Tensor, Tensor]:
+    """The sums and counts of the programs of a forward by columns, of these sizes each."""
+    rows = as_rows(logits)
+    num_images, num_classes, num_pixels = rows.shape
+    tile = columns_of_tile(num_classes)
+    steps = max(1, STRIP // tile['PIXELS'])
+    num_programs = _ceil_div(num_pixels, steps * tile['PIXELS']) * num_images
+    sums = logits.new_empty(num_programs, *sizes[0], dtype=torch.float32)
+    counts = logits.new_empty(num_programs, *sizes[1], dtype=torch.int32)
+    id_range = logits.new_empty(num_programs, 2, dtype=torch.int64)
+    with _on(logits):
+        getattr(_kernels(), kernel)[(num_programs,)](
+            rows,
+            pixel_rows(target),
+            *inputs,
+            *(sums, counts, id_range),
+            num_pixels,
+            num_classes,
+            ignore_index or 0,
+            *numbers,
+            *rows.stride(),
+            IGNORES=ignore_index is not None,
+            STEPS=steps,
+            **constants,
+            **tile,
+        )
+    check_in_a_later_step(id_range[:, 0].amin(), id_range[:, 1].amax(), num_classes)
+    return sums, counts
+
+
+def _differentiate_columns(
+    kernel: str,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int | None,
+    inputs: Sequence[Tensor | None],
+    numbers: Sequence[float],
+    **constants: bool,
+) -> Tensor:
+    """What a backward by columns writes, of the shape of the logits."""
+    rows = as_rows(logits)
+    num_images, num_classes, num_pixels = rows.shape
+    tile = columns_of_tile(num_classes)
+    grad = torch.empty_like(rows)
+    with _on(logits):
+        getattr(_kernels(), kernel)[(_ceil_div(num_pixels, tile['PIXELS']) * num_images,)](
+            rows,
+            pixel_rows(target),
+            *inputs,
+            grad,
+            num_pixels,
+            num_classes,
+            ignore_index or 0,
+            *numbers,
+            *rows.stride(),
+            *grad.stride(),
+            IGNORES=ignore_index is not None,
+            **constants,
+            **tile,
+        )
+    return from_rows(grad, logits)
+
+
 def _resized_class_sums(
     logits: Tensor, target: Tensor, ignore_index: int | None, align_corners: bool
 ) -> Outputs:
@@ -305,6 +443,24 @@ def pixels_of_tile(class_stride: int, resized: bool = False) -> int:
     return pixels // 4 if class_stride == 1 else pixels
 
 
+def columns_of_tile(num_classes: int) -> dict[str, int]:
+    """A tile of whole columns, of 16 logits a thread; the pixels are a sector of memory."""
+    classes = _power_of_2(num_classes)
+    pixels = max(16, 2048 // classes)
+    return dict(CLASSES=classes, PIXELS=pixels, num_warps=classes * pixels // 512)
+
+
+def _by_columns(name: str, operation: Operation) -> Callable[..., Any]:
+    """The operation where a column fits a program, else what torch operations do."""
+    by_columns, by_torch = differentiated(operation), getattr(CUDA_TORCH, name)
+
+    def operate(logits: Tensor, *rest: Any) -> Any:
+        fits = logits.shape[1] <= MAX_COLUMN
+        return (by_columns if fits else by_torch)(logits, *rest)
+
+    return operate
+
+
 def _power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
@@ -330,4 +486,11 @@ CUDA = CUDA_TORCH._replace(
         Operation(_resized_class_sums, _differentiate_resized_class_sums, PLAIN.resized_class_sums)
     ),
     pixel_nll=differentiated(Operation(_pixel_nll, _differentiate_pixel_nll, PLAIN.pixel_nll)),
+    soft_counts=_by_columns(
+        'soft_counts',
+        Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, differentiable=2),
+    ),
+    adjusted_nll=_by_columns(
+        'adjusted_nll', Operation(_adjusted_nll, _differentiate_adjusted_nll, PLAIN.adjusted_nll)
+    ),
 )

@@ -1,10 +1,11 @@
-"""The class-weighted losses and their decode-head tail in Triton; launched from cuda.py.
+"""The pixel losses, and the decode-head tail of the class-weighted ones, in Triton; for cuda.py.
 
-A program takes a strip of pixels. Its logits, some classes at a time, are a tile (classes, pixels)
-that lives in registers, so that each pass reads the logits once. ``resized`` logits are those of
-the low resolution, from which a tile is made where it is needed: they stay in the cache, and the
-full resolution exists nowhere. Nothing is added up by atomics: every program writes sums of its
-own, which cuda.py adds in a fixed order. Distances within an image have 32 bits.
+A program takes a strip of pixels. Its logits are a tile (classes, pixels) that lives in registers,
+so that each pass reads the logits once: some classes at a time, or whole columns, all classes of a
+few pixels, where what a pixel gives needs all of its softmax. ``resized`` logits are those of the
+low resolution, from which a tile is made where it is needed: they stay in the cache, and the full
+resolution exists nowhere. Nothing is added up by atomics: every program writes sums of its own,
+which cuda.py adds in a fixed order. Distances within an image have 32 bits.
 
 NaN and infinity mean what they mean in torch, except that a share of 0 in an infinite logit is 0.
 """
@@ -319,3 +320,257 @@ def differentiate_resized(
     grad += image * grad_image_stride + row * grad_row_stride
     to = grad + (classes[:, None] * grad_class_stride + column[None, :] * grad_column_stride)
     tl.store(to, total, mask=is_class[:, None] & is_column[None, :])
+
+
+@triton.jit
+def load_columns(logits, pixel, inside, num_classes, class_stride, column_stride, CLASSES):
+    """In float32, (CLASSES, pixels), minus infinity where there is no class; the classes."""
+    classes = tl.arange(0, CLASSES)[:, None]
+    from_ = logits + (classes * class_stride + pixel[None, :] * column_stride)
+    mask = (classes < num_classes) & inside[None, :]
+    return tl.load(from_, mask=mask, other=float('-inf')).to(tl.float32), classes
+
+
+@triton.jit
+def softmax(x):
+    """(softmax over the classes, largest, sum of exp(x - largest))."""
+    top = tl.max(x, 0)
+    e = tl.exp(x - top[None, :])
+    total = tl.sum(e, 0)
+    return e * (1.0 / total)[None, :], top, total
+
+
+@triton.jit
+def store_columns(grad, y, classes, pixel, inside, num_classes, class_stride, column_stride):
+    """In the type of the gradient, where ``load_columns`` reads."""
+    to = grad + (classes * class_stride + pixel[None, :] * column_stride)
+    mask = (classes < num_classes) & inside[None, :]
+    tl.store(to, y.to(grad.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_softmax(
+    logits,
+    target,
+    sums,
+    counts,
+    id_range,
+    num_pixels,
+    num_classes,
+    ignore_index,
+    image_stride,
+    class_stride,
+    column_stride,
+    IGNORES: tl.constexpr,
+    CLASSES: tl.constexpr,
+    PIXELS: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """The soft counts of a strip, STEPS tiles of columns.
+
+    Writes for program g: sums[g, 0, class], the softmax of the class added over its own pixels;
+    sums[g, 1, class], over all; counts[g, class], its pixels; id_range[g, :] as ``score`` does.
+    """
+    strips = tl.cdiv(num_pixels, PIXELS * STEPS)
+    program = tl.program_id(0).to(tl.int64)
+    image = program // strips
+    target += image * num_pixels
+    logits += image * image_stride
+    own = tl.zeros([CLASSES, PIXELS], tl.float32)
+    mass = tl.zeros([CLASSES, PIXELS], tl.float32)
+    pixels = tl.zeros([CLASSES, PIXELS], tl.int32)
+    low = tl.full([PIXELS], NO_ID, tl.int64)
+    high = tl.full([PIXELS], -NO_ID, tl.int64)
+    first = tl.program_id(0) % strips * (PIXELS * STEPS)
+    for step in range(0, tl.minimum(STEPS, tl.cdiv(num_pixels - first, PIXELS))):
+        pixel = first + step * PIXELS + tl.arange(0, PIXELS)
+        inside = pixel < num_pixels
+        label, ids, unknown = read_labels(target, pixel, inside, num_classes, ignore_index, IGNORES)
+        low = tl.minimum(low, tl.where(unknown, ids, NO_ID))
+        high = tl.maximum(high, tl.where(unknown, ids, -NO_ID))
+        x, classes = load_columns(
+            logits, pixel, inside, num_classes, class_stride, column_stride, CLASSES
+        )
+        p, _, _ = softmax(x)
+        labelled = classes == label[None, :]
+        mass += tl.where(label >= 0, p, 0.0)
+        own += tl.where(labelled, p, 0.0)
+        pixels += labelled.to(tl.int32)
+    tl.store(id_range + 2 * program, tl.min(low, 0))
+    tl.store(id_range + 2 * program + 1, tl.max(high, 0))
+    classes = tl.arange(0, CLASSES)
+    is_class = classes < num_classes
+    sums += program * 2 * num_classes
+    tl.store(sums + classes, tl.sum(own, 1), mask=is_class)
+    tl.store(sums + num_classes + classes, tl.sum(mass, 1), mask=is_class)
+    tl.store(counts + program * num_classes + classes, tl.sum(pixels, 1), mask=is_class)
+
+
+@triton.jit
+def differentiate_softmax(
+    logits,
+    target,
+    of_own,
+    of_mass,
+    grad,
+    num_pixels,
+    num_classes,
+    ignore_index,
+    factor_stride,
+    image_stride,
+    class_stride,
+    column_stride,
+    grad_image_stride,
+    grad_class_stride,
+    grad_column_stride,
+    IGNORES: tl.constexpr,
+    CLASSES: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Writes p (g - sum_k p_k g_k), g the gradient of p: of_mass, and of_own at the label."""
+    strips = tl.cdiv(num_pixels, PIXELS)
+    image = (tl.program_id(0) // strips).to(tl.int64)
+    pixel = tl.program_id(0) % strips * PIXELS + tl.arange(0, PIXELS)
+    inside = pixel < num_pixels
+    target += image * num_pixels
+    label, _, _ = read_labels(target, pixel, inside, num_classes, ignore_index, IGNORES)
+    logits += image * image_stride
+    x, classes = load_columns(
+        logits, pixel, inside, num_classes, class_stride, column_stride, CLASSES
+    )
+    p, _, _ = softmax(x)
+    of_own = tl.load(of_own + image * factor_stride + label, mask=label >= 0, other=0.0)
+    g = tl.load(of_mass + image * factor_stride + classes, mask=classes < num_classes, other=0.0)
+    g = g + tl.where(classes == label[None, :], of_own[None, :], 0.0)
+    y = tl.where(label >= 0, p * (g - tl.sum(p * g, 0)[None, :]), 0.0)
+    grad += image * grad_image_stride
+    store_columns(
+        grad, y, classes, pixel, inside, num_classes, grad_class_stride, grad_column_stride
+    )
+
+
+@triton.jit
+def adjusted_softmax(x, classes, label, num_classes, adjustment, label_stride, per_class, q):
+    """(softmax, negative log-likelihood) of (d + q max(0, d)) + adjustment, d = x - x[label]."""
+    own = tl.sum(tl.where(classes == label[None, :], x, 0.0), 0)
+    x -= own[None, :]
+    x += q * tl.where(x < 0, 0.0, x)
+    # Less the largest that counts, because large logits have no digits left for the adjustment.
+    from_ = adjustment + (classes * per_class + label[None, :] * label_stride)
+    mask = (classes < num_classes) & (label >= 0)[None, :]
+    added = tl.load(from_, mask=mask, other=0.0)
+    top = tl.max(tl.where(added == float('-inf'), added, x), 0)
+    x = (x - top[None, :]) + added
+    p, top, total = softmax(x)
+    own = tl.sum(tl.where(classes == label[None, :], x, 0.0), 0)
+    return p, tl.log(total) - (own - top)
+
+
+@triton.jit
+def score_adjusted(
+    logits,
+    target,
+    pixel_weight,
+    adjustment,
+    sums,
+    counts,
+    id_range,
+    num_pixels,
+    num_classes,
+    ignore_index,
+    label_stride,
+    per_class,
+    q,
+    image_stride,
+    class_stride,
+    column_stride,
+    IGNORES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    CLASSES: tl.constexpr,
+    PIXELS: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """The loss of a strip, STEPS tiles of columns.
+
+    Writes for program g: sums[g], the negative log-likelihood times the weight of the pixel;
+    counts[g], pixels that take part; id_range[g, :] as ``score`` does.
+    """
+    strips = tl.cdiv(num_pixels, PIXELS * STEPS)
+    program = tl.program_id(0).to(tl.int64)
+    image = program // strips
+    target += image * num_pixels
+    logits += image * image_stride
+    total = tl.zeros([PIXELS], tl.float32)
+    pixels = tl.zeros([PIXELS], tl.int32)
+    low = tl.full([PIXELS], NO_ID, tl.int64)
+    high = tl.full([PIXELS], -NO_ID, tl.int64)
+    first = tl.program_id(0) % strips * (PIXELS * STEPS)
+    for step in range(0, tl.minimum(STEPS, tl.cdiv(num_pixels - first, PIXELS))):
+        pixel = first + step * PIXELS + tl.arange(0, PIXELS)
+        inside = pixel < num_pixels
+        label, ids, unknown = read_labels(target, pixel, inside, num_classes, ignore_index, IGNORES)
+        low = tl.minimum(low, tl.where(unknown, ids, NO_ID))
+        high = tl.maximum(high, tl.where(unknown, ids, -NO_ID))
+        x, classes = load_columns(
+            logits, pixel, inside, num_classes, class_stride, column_stride, CLASSES
+        )
+        _, nll = adjusted_softmax(
+            x, classes, label, num_classes, adjustment, label_stride, per_class, q
+        )
+        if WEIGHTED:
+            at = image * num_pixels + pixel
+            nll *= tl.load(pixel_weight + at, mask=label >= 0, other=0.0)
+        total += tl.where(label >= 0, nll, 0.0)
+        pixels += (label >= 0).to(tl.int32)
+    tl.store(id_range + 2 * program, tl.min(low, 0))
+    tl.store(id_range + 2 * program + 1, tl.max(high, 0))
+    tl.store(sums + program, tl.sum(total, 0))
+    tl.store(counts + program, tl.sum(pixels, 0))
+
+
+@triton.jit
+def differentiate_adjusted(
+    logits,
+    target,
+    pixel_weight,
+    adjustment,
+    scale,
+    grad,
+    num_pixels,
+    num_classes,
+    ignore_index,
+    label_stride,
+    per_class,
+    q,
+    image_stride,
+    class_stride,
+    column_stride,
+    grad_image_stride,
+    grad_class_stride,
+    grad_column_stride,
+    IGNORES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    CLASSES: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Writes scale * weight of the pixel * (softmax - one-hot)."""
+    strips = tl.cdiv(num_pixels, PIXELS)
+    image = (tl.program_id(0) // strips).to(tl.int64)
+    pixel = tl.program_id(0) % strips * PIXELS + tl.arange(0, PIXELS)
+    inside = pixel < num_pixels
+    start = image * num_pixels
+    label, _, _ = read_labels(target + start, pixel, inside, num_classes, ignore_index, IGNORES)
+    logits += image * image_stride
+    x, classes = load_columns(
+        logits, pixel, inside, num_classes, class_stride, column_stride, CLASSES
+    )
+    p, _ = adjusted_softmax(x, classes, label, num_classes, adjustment, label_stride, per_class, q)
+    factor = tl.zeros([PIXELS], tl.float32) + tl.load(scale)
+    if WEIGHTED:
+        factor *= tl.load(pixel_weight + start + pixel, mask=label >= 0, other=0.0)
+    y = factor[None, :] * (p - (classes == label[None, :]).to(tl.float32))
+    y = tl.where(label >= 0, y, 0.0)
+    grad += image * grad_image_stride
+    store_columns(
+        grad, y, classes, pixel, inside, num_classes, grad_class_stride, grad_column_stride
+    )

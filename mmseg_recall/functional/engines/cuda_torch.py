@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels
 from .operation import Operation, differentiated
-from .plain import PLAIN
+from .plain import PLAIN, adjustment_of
 
 
 def usable(logits: Tensor) -> bool:
@@ -142,30 +142,31 @@ def _differentiate_soft_counts(
     return grad.scatter_add_(1, labels, factors)
 
 
-def _seesaw(
+def _adjusted_nll(
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
     pixel_weight: Tensor | None,
-    mitigation: Tensor,
+    adjustment: Tensor,
     q: float,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
     labels, valid = _labels(target, logits.shape[1], ignore_index)
     x = logits.to(compute_dtype(logits))
-    top = x.amax(dim=1, keepdim=True)
-    # Relative to the largest: large logits have no digits left for the mitigation.
-    x = x - top
-    x.add_(torch.maximum(x, x.gather(1, labels)), alpha=q)
-    x.add_(mitigation.t()[labels.squeeze(1)].movedim(-1, 1))
+    # Relative to the largest: large logits have no digits left for the adjustment.
+    x = x - x.amax(dim=1, keepdim=True)
+    if q:
+        x.add_(torch.maximum(x, x.gather(1, labels)), alpha=q)
+    x.add_(adjustment_of(labels.squeeze(1), adjustment))
     nll, _, p = _score(x, labels, valid)
     factor = valid.to(nll.dtype)
     if pixel_weight is not None:
         factor = torch.where(valid, pixel_weight, 0.0)
         nll = nll * factor.unsqueeze(1)
-    return (nll.sum(dtype=torch.float64).to(nll.dtype),), (p, labels, factor.unsqueeze(1))
+    total = nll.sum(dtype=torch.float64).to(nll.dtype)
+    return (total, valid.sum()), (p, labels, factor.unsqueeze(1))
 
 
-def _differentiate_seesaw(
+def _differentiate_adjusted_nll(
     grads: tuple[Tensor], saved: tuple[Tensor, Tensor, Tensor], *_: object
 ) -> Tensor:
     (grad,), (p, labels, factor) = grads, saved
@@ -179,5 +180,7 @@ CUDA_TORCH = PLAIN._replace(
     soft_counts=differentiated(
         Operation(_soft_counts, _differentiate_soft_counts, PLAIN.soft_counts, 2)
     ),
-    seesaw=differentiated(Operation(_seesaw, _differentiate_seesaw, PLAIN.seesaw)),
+    adjusted_nll=differentiated(
+        Operation(_adjusted_nll, _differentiate_adjusted_nll, PLAIN.adjusted_nll)
+    ),
 )

@@ -27,8 +27,9 @@ class Engine(NamedTuple):
     """(logits, target, ignore_index) -> (-log p per pixel, valid)."""
     soft_counts: Callable[..., tuple[Tensor, Tensor, Tensor]]
     """(logits, target, ignore_index, per_image) -> (intersection, mass, pixels), (images, C)."""
-    seesaw: Callable[..., Tensor]
-    """(logits, target, ignore_index, pixel_weight, log mitigation, q) -> sum of the loss."""
+    adjusted_nll: Callable[..., tuple[Tensor, Tensor]]
+    """(logits, target, ignore_index, pixel_weight, adjustment, q) -> (sum of ``adjusted_nll_sum``,
+    valid pixels)."""
     lovasz_softmax: Callable[..., Tensor]
     """(logits, target, ignore_index, sync) -> the loss, by counting."""
     resized_class_sums_and_lovasz: Callable[..., tuple[Tensor, ...]]

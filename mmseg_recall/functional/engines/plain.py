@@ -91,26 +91,33 @@ def _soft_counts(
     return intersection, mass, pixels
 
 
-def _seesaw(
+def _adjusted_nll(
     logits: Tensor,
     target: Tensor,
     ignore_index: int | None,
     pixel_weight: Tensor | None,
-    mitigation: Tensor,
+    adjustment: Tensor,
     q: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     valid = valid_pixels(target, logits.shape[1], ignore_index)
     labels = torch.where(valid, target, 0)
     logits = logits.to(compute_dtype(logits))
     # The logarithm of a ratio of probabilities is a difference of logits.
     difference = logits - logits.detach().gather(1, labels.unsqueeze(1))
     compensated = difference + q * difference.detach().clamp_min(0.0)
-    added = mitigation.t()[labels].movedim(-1, 1)
-    # Large logits have no digits left for the mitigation: only their differences have.
+    added = adjustment_of(labels, adjustment)
+    # Large logits have no digits left for the adjustment: only their differences have.
     counted = torch.where(added.isneginf(), added, compensated.detach())
-    seesaw_logits = compensated - counted.amax(dim=1, keepdim=True) + added
-    nll = nll_of_valid(seesaw_logits, target, valid)
-    return (nll if pixel_weight is None else nll * pixel_weight).sum()
+    adjusted = compensated - counted.amax(dim=1, keepdim=True) + added
+    nll = nll_of_valid(adjusted, target, valid)
+    return (nll if pixel_weight is None else nll * pixel_weight).sum(), valid.sum()
+
+
+def adjustment_of(labels: Tensor, adjustment: Tensor) -> Tensor:
+    """The (C, C) or (C, 1) adjustment at labels (N, ...), to broadcast with the logits."""
+    if adjustment.shape[1] == 1:
+        return adjustment.view(-1, *[1] * (labels.dim() - 1))
+    return adjustment.t()[labels].movedim(-1, 1)
 
 
 def class_chunks(num_classes: int) -> list[slice]:
@@ -196,7 +203,7 @@ PLAIN = Engine(
     _resized_class_sums,
     _pixel_nll,
     _soft_counts,
-    _seesaw,
+    _adjusted_nll,
     _lovasz_softmax,
     _resized_class_sums_and_lovasz,
 )
