@@ -27,7 +27,11 @@ collect_ignore_glob += [] if find_spec('lightning') else ['tests/examples/*']
 collect_ignore = (
     []
     if find_spec('triton')
-    else ['mmseg_recall/functional/engines/cuda_kernels.py', 'tests/functional/compile_kernels.py']
+    else [
+        'mmseg_recall/functional/engines/cuda_kernels.py',
+        'tests/functional/compile_kernels.py',
+        *('tests/gpu/ptx.py', 'tests/gpu/test_ptx.py'),
+    ]
 )
 # Devices are pretended by a library in C++, on Linux, for torch's builds without a GPU, and in
 # processes of their own.

@@ -222,12 +222,16 @@ def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
         tensor([ True,  True, False])
     """
     known = (target >= 0) & (target < num_classes)
-    valid = known if ignore_index is None else known & (target != ignore_index)
     if target.device.type in ('cuda', 'mps') and not torch.compiler.is_compiling():
-        ids = target if ignore_index is None else target.masked_fill(target == ignore_index, 0)
+        ids = target
+        if ignore_index is not None:
+            ignored = target == ignore_index
+            ids = target.masked_fill(ignored, 0)
+            known.logical_and_(ignored.logical_not_())
         if ids.numel():
             check_in_a_later_step(*ids.aminmax(), num_classes)
-        return valid
+        return known
+    valid = known if ignore_index is None else known & (target != ignore_index)
     unknown = ~(known if ignore_index is None else known | (target == ignore_index))
     if torch.compiler.is_compiling():
         torch._assert_async(~unknown.any(), f'target holds ids outside [0, {num_classes})')

@@ -21,6 +21,7 @@ from mmseg.registry import METRICS, MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from mmseg_recall.functional.engines import cuda  # noqa: E402
 from mmseg_recall.hooks.class_weight_hook import (  # noqa: E402
     class_scalars,
     focal_class_weight,
@@ -100,11 +101,11 @@ def differences(config: dict) -> list[str]:
     return found
 
 
-def costs(loss: Any) -> dict[str, float]:
+def costs(loss: Any, shape: tuple[int, int] = (64, 128)) -> dict[str, float]:
     """Of a step: launches, and what is read, written and allocated, in float32 logits."""
     row: dict[str, float] = {}
     for dtype, suffix in ((torch.float32, ''), (torch.float16, '_fp16')):
-        logits, target = batch((64, 128), 2, dtype)
+        logits, target = batch(shape, 2, dtype)
         size = 4 * logits.numel()
         logits, target = logits.to(KIND).requires_grad_(), target.to(KIND)
         step(loss, logits, target)
@@ -126,6 +127,22 @@ def costs(loss: Any) -> dict[str, float]:
     WAITS.extend(watch.waits)
     MIXED.extend(watch.mixed)
     return row
+
+
+def around_triton(losses: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Costs by default on a GPU, where Triton can be built, without those of its kernels."""
+
+    class NoKernels:
+        def __getattr__(self, name: str) -> NoKernels:
+            return self
+
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            return lambda *_, **__: None
+
+    cuda._kernels, cuda.usable = NoKernels, cuda.supported
+    cuda.check_in_a_later_step = lambda *_: None
+    by_default = {name: costs(losses[name]) for name in sorted(available_losses())}
+    return {f'{name}, around the Triton kernels': row for name, row in by_default.items()}
 
 
 def head_step() -> None:
@@ -190,8 +207,12 @@ if __name__ == '__main__':
     differs = {name: differences(config) for name, config in named.items()}
     losses = {name: MODELS.build(config).to(KIND) for name, config in named.items()}
     table = {name: costs(loss) for name, loss in losses.items()}
+    # Of more pixels than it sorts.
+    table['LovaszSoftmaxLoss of 256x512'] = costs(losses['LovaszSoftmaxLoss'], (256, 512))
     table['F.cross_entropy'] = costs(F.cross_entropy)
     head_step()
     evaluation()
+    if KIND == 'cuda':
+        table |= around_triton(losses)
     found = {name: rows for name, rows in differs.items() if rows}
     print(json.dumps(dict(differs=found, waits=WAITS, mixed=MIXED, table=table)))

@@ -18,7 +18,7 @@ NO_KERNEL = {
 # Those whose result, or its size, the host reads.
 WAITS = {
     *('_local_scalar_dense', 'item', 'is_nonzero', 'equal', 'nonzero', 'masked_select'),
-    *('_unique2', 'unique_dim', 'unique_consecutive', 'bincount', 'repeat_interleave'),
+    *('_unique2', 'unique_dim', 'unique_consecutive', 'bincount'),
 }
 # Those that write to their first argument, or from its shape, and do not read it.
 WRITES = {
@@ -58,7 +58,8 @@ class Watch(TorchDispatchMode):
             places = {x.device for x in given if x.dim() or x.device.type != 'cpu'}
             if len(places) > 1:
                 self.mixed.append(f'{name} {_where()}')
-        if on_device and (name in WAITS or _reads_a_mask(name, args)):
+        sizes_unknown = name == 'repeat_interleave' and kwargs.get('output_size') is None
+        if on_device and (name in WAITS or sizes_unknown or _reads_a_mask(name, args)):
             self.waits.append(f'{name} {_where()}')
         out = function(*args, **kwargs)
         made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]

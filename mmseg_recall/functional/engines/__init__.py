@@ -38,8 +38,6 @@ def pick_engine(logits: Tensor, impl: str = 'auto') -> Engine:
         return PLAIN
     if device == 'cpu':
         return cpu.CPU if cpu_library.usable(logits) else PLAIN
-    if device != 'cuda':
-        return PLAIN
     many_pixels = cuda_torch.usable(logits)
     if (many_pixels or impl != 'auto') and cuda.usable(logits):
         return cuda.CUDA

@@ -1,4 +1,4 @@
-"""On GPUs without Triton: torch operations that read the logits as seldom as those can.
+"""On GPUs without Triton, Apple's too: torch operations that read the logits as seldom as they can.
 
 What is saved is the softmax, as cross-entropy does, and nothing else of the size of the logits is
 made but their gradient. Sums over pixels go to a table with a column for each column of the image,
@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import compute_dtype, valid_pixels
+from ..checks import compute_dtype, valid_pixels, widest
 from .operation import Operation, differentiated
 from .plain import PLAIN, adjustment_of
 
 
 def usable(logits: Tensor) -> bool:
     """Whether these are so many pixels that a table of labels and predictions is small beside."""
-    return logits.is_cuda and logits.dim() > 2 and 0 < logits.shape[1] ** 3 <= logits.numel()
+    of_gpu = logits.device.type in ('cuda', 'mps')
+    return of_gpu and logits.dim() > 2 and 0 < logits.shape[1] ** 3 <= logits.numel()
 
 
 def _labels(target: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
@@ -35,7 +36,14 @@ def _sums(values: Tensor, index: Tensor, size: int) -> Tensor:
     table.scatter_add_(
         0, index, values.reshape(index.shape) if values.dim() else values.expand_as(index)
     )
-    return table.sum(1, dtype=torch.float64 if values.is_floating_point() else torch.int64)
+    return table.sum(1, dtype=_of_sums(values))
+
+
+def _of_sums(values: Tensor) -> torch.dtype:
+    """What they are added up in, where they have not been added up yet."""
+    if not values.is_floating_point():
+        return torch.int64
+    return widest(values.new_empty(0)).dtype
 
 
 def _score(logits: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,12 +166,12 @@ def _adjusted_nll(
         x.add_(torch.maximum(x, x.gather(1, labels)), alpha=q)
     x.add_(adjustment_of(labels.squeeze(1), adjustment))
     nll, _, p = _score(x, labels, valid)
-    factor = valid.to(nll.dtype)
+    factor = valid.unsqueeze(1)
     if pixel_weight is not None:
-        factor = torch.where(valid, pixel_weight, 0.0)
-        nll = nll * factor.unsqueeze(1)
-    total = nll.sum(dtype=torch.float64).to(nll.dtype)
-    return (total, valid.sum()), (p, labels, factor.unsqueeze(1))
+        factor = torch.where(valid, pixel_weight, 0.0).unsqueeze(1)
+        nll = nll * factor
+    total = nll.sum(dtype=_of_sums(nll)).to(nll.dtype)
+    return (total, valid.sum()), (p, labels, factor)
 
 
 def _differentiate_adjusted_nll(
