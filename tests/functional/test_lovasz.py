@@ -100,7 +100,7 @@ def random_batch(seed: int) -> tuple[Tensor, Tensor]:
     return logits.t().reshape(1, num_classes, side, side), target.view(1, side, side)
 
 
-@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('seed', [*range(4), 630])  # of 630 a few pairs were 1.2e-3 off once
 def test_counted_is_within_the_bound(seed: int, impl: str) -> None:
     assert_within_the_bound(*random_batch(seed), impl=impl)
 

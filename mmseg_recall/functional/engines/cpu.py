@@ -320,7 +320,7 @@ def _differentiate_resized_class_sums_and_lovasz(
     align_corners: bool,
     sync: bool,
 ) -> Tensor:
-    factor, slopes = grads[0].contiguous(), (saved[0], saved[1], saved[2] * grads[1])
+    factor, slopes = grads[0].contiguous(), (*saved[:-1], saved[-1] * grads[1])
 
     def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
         tile.upsample(logits, out=x)

@@ -474,6 +474,7 @@ KERNEL soft_counts_backward(const Block *b, int64_t distance, const float *grad_
 #define SHIFT 17
 #define USED ((32 << 23 >> SHIFT) + 1)
 #define COARSE (USED + 2) /* NaN, and what takes no part */
+#define HARDEST 512
 
 /* The bits of an error above those of the lowest one: shifted they are its coarse bin. */
 INLINE int32_t bits_of_error(float error) {
@@ -489,9 +490,9 @@ INLINE int32_t fine_bin(int32_t bits, const int32_t *first) {
 }
 
 /* The bits of the errors of a class, but of its own pixels and of those that take no part, and
- * which vectors of them `reach` the limit. */
+ * which vectors of them `reach` the limit (1), and those that are ranked (2). */
 INLINE void errors_of_others(const Strip *s, int32_t c, const float *inverse, int32_t limit,
-                             int32_t *bits, int32_t *reach) {
+                             int32_t ranked, int32_t *bits, int32_t *reach) {
     const float *e = s->e + c * s->length;
     for (int64_t i = 0; i < s->n; i += VECTOR) {
         int32_t most = -1;
@@ -503,7 +504,7 @@ INLINE void errors_of_others(const Strip *s, int32_t c, const float *inverse, in
             bits[j] = out ? (USED + 1) << SHIFT : error;
             most = counted > most ? counted : most;
         }
-        reach[i / VECTOR] = most >= limit;
+        reach[i / VECTOR] = (most >= limit) + (most >= ranked);
     }
 }
 
@@ -524,11 +525,24 @@ INLINE void errors_of_labels(Strip *s, int64_t num_classes, float *missed, float
     }
 }
 
+/* Puts a key in place of the smallest of a heap. */
+INLINE void keep(int32_t *heap, int32_t key) {
+    int32_t at = 0, child = 1;
+    for (; child < HARDEST; child = 2 * at + 1) {
+        if (child + 1 < HARDEST && heap[child + 1] < heap[child]) child += 1;
+        if (key <= heap[child]) break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = key;
+}
+
 /* Adds how many errors lie in each bin to `counts`, of pixels that are not of the class, and to
  * `own`, of those that are: in the coarse bins, or where there are `first` ones in the fine bins,
- * but for some below the `limit` of the class. */
-KERNEL lovasz_forward(const Block *b, const int32_t *first, const int32_t *limit, int32_t *counts,
-                      int32_t *own) {
+ * but for some below the `limit` of the class. Keeps the largest keys (lovasz_bins.py) of the class
+ * in the heap at `row`, where that is one. */
+KERNEL lovasz_forward(const Block *b, const int32_t *first, const int32_t *limit,
+                      const int32_t *row, int32_t *heaps, int32_t *counts, int32_t *own) {
     const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
     int64_t unknown = 0;
@@ -541,30 +555,52 @@ KERNEL lovasz_forward(const Block *b, const int32_t *first, const int32_t *limit
         softmax(&s, s.x, b->class_stride, s.n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
         for (int32_t c = 0; c < num_classes; c++) {
-            const int32_t row = c * COARSE;
-            errors_of_others(&s, c, inverse, first ? limit[c] : 0, bits, reach);
+            const int32_t *from = first ? first + c * COARSE : NULL;
+            int32_t *heap = first && row[c] >= 0 ? heaps + row[c] * HARDEST : NULL;
+            errors_of_others(&s, c, inverse, first ? limit[c] : 0,
+                             heap ? (*heap + 1) / 2 : INT32_MAX, bits, reach);
             for (int64_t i = 0; i < s.n; i += VECTOR) {
                 if (!reach[i / VECTOR]) continue;
-                if (first)
-                    for (int64_t j = i; j < i + VECTOR; j++)
-                        counts[fine_bin(bits[j], first + row)] += 1;
-                else
-                    for (int64_t j = i; j < i + VECTOR; j++) counts[row + (bits[j] >> SHIFT)] += 1;
+                for (int64_t j = i; j < i + VECTOR; j++)
+                    counts[first ? fine_bin(bits[j], from) : c * COARSE + (bits[j] >> SHIFT)] += 1;
+                for (int64_t j = i; reach[i / VECTOR] > 1 && j < i + VECTOR; j++)
+                    if (bits[j] < USED << SHIFT && 2 * bits[j] > *heap) keep(heap, 2 * bits[j]);
             }
         }
         for (int64_t i = 0; i < s.n; i++) {
-            const int32_t row = s.label[i] * COARSE, error = bits_of_error(missed[i]);
-            if (s.label[i] >= 0)
-                own[first ? fine_bin(error, first + row) : row + (error >> SHIFT)] += 1;
+            const int32_t c = s.label[i], error = bits_of_error(missed[i]);
+            if (c < 0) continue;
+            own[first ? fine_bin(error, first + c * COARSE) : c * COARSE + (error >> SHIFT)] += 1;
+            if (!first || row[c] < 0 || error >= USED << SHIFT) continue;
+            if (2 * error + 1 > heaps[row[c] * HARDEST])
+                keep(heaps + row[c] * HARDEST, 2 * error + 1);
         }
     }
     free(s.memory);
     return unknown;
 }
 
+/* The slope of an error among `width` that are ranked, ascending; of its bin if it is none. */
+INLINE float slope_of(int32_t bits, const int32_t *ranked, int64_t width, const float *of_ranked,
+                      float of_bin) {
+    int64_t low = 0, size = width;
+    while (size > 0) {
+        const int64_t half = size / 2;
+        if (ranked[low + half] < bits) {
+            low += half + 1;
+            size -= half + 1;
+        } else {
+            size = half;
+        }
+    }
+    return low < width && ranked[low] == bits ? of_ranked[low] : of_bin;
+}
+
 /* Writes the gradient of the logits from dL/dp in each bin: `slopes` of pixels that are not of the
- * class, 0 below its `limit`, and `own_slopes` of those that are. `grad` may be `x`. */
+ * class, 0 below its `limit`, and `own_slopes` of those that are. Those of the `ranked` errors, of
+ * which a class has `width` at its `row`, come before those of the bins. `grad` may be `x`. */
 KERNEL lovasz_backward(const Block *b, const int32_t *first, const int32_t *limit,
+                       const int32_t *row, const int32_t *ranked, int64_t rows, int64_t width,
                        const float *slopes, const float *own_slopes, float *grad,
                        int64_t grad_image_stride, int64_t grad_stride) {
     const int32_t num_classes = (int32_t)b->num_classes;
@@ -572,6 +608,7 @@ KERNEL lovasz_backward(const Block *b, const int32_t *first, const int32_t *limi
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
     ALIGNED int32_t bits[MAX_STRIP];
     int32_t reach[MAX_STRIP / VECTOR];
+    const float *of_bins = slopes + rows * width;
     if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n;
@@ -579,18 +616,26 @@ KERNEL lovasz_backward(const Block *b, const int32_t *first, const int32_t *limi
         softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
         for (int64_t i = 0; i < n; i++) {
-            const int32_t row = (s.label[i] < 0 ? 0 : s.label[i]) * COARSE;
-            own[i] = own_slopes[fine_bin(bits_of_error(missed[i]), first + row)];
+            const int32_t c = s.label[i] < 0 ? 0 : s.label[i], error = bits_of_error(missed[i]);
+            own[i] = own_slopes[rows * width + fine_bin(error, first + c * COARSE)];
             mean[i] = 0.0f;
+            if (row[c] >= 0)
+                own[i] = slope_of(error, ranked + row[c] * width, width,
+                                  own_slopes + row[c] * width, own[i]);
         }
         for (int32_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length;
             float *slope = s.more + c * s.length; /* classes of `grad` may evict each other */
-            errors_of_others(&s, c, inverse, limit[c], bits, reach);
-            for (int64_t i = 0; i < n; i += VECTOR)
+            const int64_t at = row[c] < 0 ? 0 : row[c] * width;
+            const int32_t *from = first + c * COARSE;
+            errors_of_others(&s, c, inverse, limit[c], row[c] < 0 ? INT32_MAX : ranked[at], bits,
+                             reach);
+            for (int64_t i = 0; i < n; i += VECTOR) {
                 for (int64_t j = i; j < i + VECTOR; j++)
-                    slope[j] =
-                        reach[i / VECTOR] ? slopes[fine_bin(bits[j], first + c * COARSE)] : 0.0f;
+                    slope[j] = reach[i / VECTOR] ? of_bins[fine_bin(bits[j], from)] : 0.0f;
+                for (int64_t j = i; reach[i / VECTOR] > 1 && j < i + VECTOR; j++)
+                    slope[j] = slope_of(bits[j], ranked + at, width, slopes + at, slope[j]);
+            }
             for (int64_t i = 0; i < n; i++) {
                 slope[i] = s.label[i] == c ? own[i] : slope[i];
                 mean[i] += e[i] * inverse[i] * slope[i];
@@ -638,10 +683,12 @@ INLINE int32_t power_of(const double *need, const double *factor, double num_fin
  * same bins, whatever their processors. */
 
 /* From the `counts` of the coarse bins, of background and then of foreground, the `first` fine bin
- * of each, `num_fine` in all and one for each coarse one, the `pixels` of each class, and its
- * `limit`, below which all slopes are 0. Returns how many fine bins there are. */
+ * of each, `num_fine` in all and one for each coarse one, the `pixels` of each class, its
+ * `limit`, below which all slopes are 0, and below which `lowest` error none is to be ranked.
+ * Returns how many fine bins there are. */
 EXPORTED int64_t lovasz_lay_bins(int64_t num_classes, int64_t num_fine, const int64_t *counts,
-                                 int32_t *first, int64_t *pixels, int32_t *limit) {
+                                 int32_t *first, int64_t *pixels, int32_t *limit,
+                                 int32_t *lowest) {
     static const double parts[] = {0.4, 0.5, 0.1}, scales[] = {1.0, 1.2, 1.5, 2.0};
     const int64_t *own = counts + num_classes * COARSE;
     double(*need)[3] = calloc((size_t)(num_classes * COARSE), sizeof *need), sums[3] = {0};
@@ -650,7 +697,7 @@ EXPORTED int64_t lovasz_lay_bins(int64_t num_classes, int64_t num_fine, const in
     if (!need) return -1;
     for (int64_t c = 0; c < num_classes; c++) {
         pixels[c] = 0;
-        limit[c] = INT32_MAX;
+        limit[c] = lowest[c] = INT32_MAX;
         for (int32_t k = 0; k < USED; k++) pixels[c] += own[c * COARSE + k];
         double left = (double)pixels[c], all = left; /* all: the union of a bin and those below */
         for (int32_t k = USED - 1; k >= 0 && left > 0; k--) {
@@ -661,13 +708,15 @@ EXPORTED int64_t lovasz_lay_bins(int64_t num_classes, int64_t num_fine, const in
             const double slant = (edge(k) + width / 2) * (1 - edge(k) - width / 2);
             const double high = 1 / all, low = 1 / (all + b), both = high * low;
             const double square = slant * slant * both * (high * high + both + low * low) / 3;
-            const double pairs = square * b * (f + (b > 1 ? b - 1 : 0) * left * left * both);
+            const double pairs = all + b <= HARDEST /* all of them ranked */
+                ? 0 : square * b * (f + (b > 1 ? b - 1 : 0) * left * left * both);
             need[at][0] = cube_root(pairs * (f + b));
             need[at][1] = sqrt(pairs);
             need[at][2] = sqrt(width * (left * b * high + f) * low);
             for (int i = 0; i < 3; i++) sums[i] += need[at][i];
             coarse += 1;
             if (own[at]) limit[c] = k << SHIFT;
+            if (all <= HARDEST) lowest[c] = k << SHIFT;
             all += b;
             left -= f;
         }
@@ -696,16 +745,18 @@ EXPORTED int64_t lovasz_lay_bins(int64_t num_classes, int64_t num_fine, const in
 }
 
 /* From the `counts` of the fine bins and of one for what takes no part, of background and then of
- * foreground, the loss but for NaN, and `slopes`, zeros before, of each. */
+ * foreground, the loss but for NaN, `slopes`, zeros before, of each, and the `lowest` error of each
+ * class that is ranked. */
 EXPORTED int64_t lovasz_score_bins(int64_t num_classes, int64_t num_bins, const int64_t *counts,
                                    const int32_t *first, const int64_t *pixels, double *value,
-                                   float *slopes) {
+                                   float *slopes, int32_t *lowest) {
     const int64_t *own = counts + num_bins + 1;
     float *own_slopes = slopes + num_bins + 1;
     int64_t present = 0;
     for (int64_t c = 0; c < num_classes; c++) present += pixels[c] > 0;
     for (int64_t c = 0; c < num_classes; c++) {
         double left = (double)pixels[c], all = left;
+        lowest[c] = INT32_MAX;
         for (int32_t k = USED - 1; k >= 0 && left > 0; k--) {
             const int32_t start = first[c * COARSE + k];
             if (start >> 5 == num_bins) continue;
@@ -716,6 +767,7 @@ EXPORTED int64_t lovasz_score_bins(int64_t num_classes, int64_t num_bins, const 
                 if (!counts[at] && !own[at]) continue;
                 const double b = (double)counts[at], f = (double)own[at];
                 const double high = 1 / all, low = 1 / (all + b);
+                if (all + b <= HARDEST) lowest[c] = (k << SHIFT) + (int32_t)(j << (start & 31));
                 /* The mean of two orders, all of the foreground before the background or behind. */
                 slopes[at] = (float)((left - f / 2) * high * low / (double)present);
                 own_slopes[at] = (float)((high + low) / -2 / (double)present);

@@ -30,12 +30,12 @@ _ARGUMENTS: dict[str, list[Any]] = {
     ],
     'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
     'soft_counts_backward': [_INTEGER, _POINTER, _POINTER, *_WRITTEN],
-    'lovasz_forward': [_POINTER] * 4,
-    'lovasz_backward': [*[_POINTER] * 4, *_WRITTEN],
+    'lovasz_forward': [_POINTER] * 6,
+    'lovasz_backward': [*[_POINTER] * 4, _INTEGER, _INTEGER, *[_POINTER] * 2, *_WRITTEN],
 }
 _TABLE_ARGUMENTS: dict[str, list[Any]] = {
-    'lovasz_lay_bins': [_INTEGER, _INTEGER, *[_POINTER] * 4],
-    'lovasz_score_bins': [_INTEGER, _INTEGER, *[_POINTER] * 5],
+    'lovasz_lay_bins': [_INTEGER, _INTEGER, *[_POINTER] * 5],
+    'lovasz_score_bins': [_INTEGER, _INTEGER, *[_POINTER] * 6],
 }
 """Of the functions that work on tables instead of a block."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import valid_pixels
-from ..lovasz_bins import COARSE, FINE, USED
+from ..lovasz_bins import COARSE, FINE, HARDEST, NOT_RANKED, USED, rank_hardest
 from ..ranks import sum_over_ranks
 from . import cpu_library
 from .cpu_blocks import At, in_huge_pages, map_row_blocks
@@ -18,11 +18,11 @@ from .operation import Operation, differentiated
 from .plain import PLAIN
 from .rows import as_rows, from_rows, pixel_rows
 
-Bins = tuple[Tensor, Tensor]
+Slopes = tuple[Tensor, ...]
 """(the first fine bin of each coarse one, as of a Layout; (C,) int32, the bits of an error below
-which all slopes are 0)."""
-Slopes = tuple[Tensor, Tensor, Tensor]
-"""The bins, and (2, bins + 1) dL/dp of the background and of the foreground in each."""
+which all slopes are 0; (C,) int32, the row of a class whose hardest pixels are ranked, or -1;
+(rows, width) int32, the bits of their errors, ascending; (2, rows * width + bins + 1) dL/dp of the
+background and of the foreground, with those errors and in each bin)."""
 Count = Callable[[Tensor, Tensor], int]
 """(logits (n, C, k), labels (n, k)) -> how many labels mean nothing; it counts the errors."""
 
@@ -36,48 +36,64 @@ def score_blocks(
 ) -> tuple[Tensor, Slopes]:
     """The loss of what ``on_blocks`` gives to a function that counts it, twice."""
 
-    def count(size: int, *bins: Tensor | None) -> Tensor:
-        of_thread: dict[int, Tensor] = {}
-
-        def count_block(x: Tensor, labels: Tensor) -> int:
-            if get_ident() not in of_thread:
-                of_thread[get_ident()] = torch.zeros(2, size, dtype=torch.int32, device='cpu')
-            rest = *bins, *of_thread[get_ident()]
-            return cpu_library.run('lovasz_forward', x, labels, ignore_index, *rest)
-
-        if any(on_blocks(count_block)):
-            valid_pixels(target, num_classes, ignore_index)  # says which
-        counts = torch.zeros(2, size, dtype=torch.int64, device='cpu')
-        for part in of_thread.values():
-            counts += part
-        return counts
-
     def table(*shape: int, dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device='cpu')
 
-    counts, _ = sum_over_ranks(count(num_classes * COARSE, None, None), sync)
+    def count(size: int, heaps: Tensor, *bins: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        of_thread: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def count_block(x: Tensor, labels: Tensor) -> int:
+            if get_ident() not in of_thread:
+                of_thread[get_ident()] = table(2, size, dtype=torch.int32), heaps.clone()
+            mine, heap = of_thread[get_ident()]
+            return cpu_library.run('lovasz_forward', x, labels, ignore_index, *bins, heap, *mine)
+
+        if any(on_blocks(count_block)):
+            valid_pixels(target, num_classes, ignore_index)  # says which
+        counts = table(2, size, dtype=torch.int64)
+        for part, _ in of_thread.values():
+            counts += part
+        return counts, [heap for _, heap in of_thread.values()]
+
+    heaps = table(0, HARDEST, dtype=torch.int32)
+    counts, _ = count(num_classes * COARSE, heaps, None, None, None)
+    counts, _ = sum_over_ranks(counts, sync)
     first = table(num_classes, COARSE, dtype=torch.int32)
-    pixels, limit = table(num_classes, dtype=torch.int64), table(num_classes, dtype=torch.int32)
+    pixels = table(num_classes, dtype=torch.int64)
+    limit, lowest = table(2, num_classes, dtype=torch.int32)
     num_bins = cpu_library.run_on_tables(
-        'lovasz_lay_bins', num_classes, FINE, counts, first, pixels, limit
+        'lovasz_lay_bins', num_classes, FINE, counts, first, pixels, limit, lowest
     )
     not_a_number = counts.view(2, num_classes, COARSE)[..., USED].any()
+    ranked = (lowest < NOT_RANKED).nonzero().squeeze(1)
+    row = torch.full_like(lowest, -1)
+    row[ranked] = torch.arange(len(ranked), dtype=torch.int32, device='cpu')
+    heaps = (2 * lowest[ranked] - 1).unsqueeze(1).repeat(1, HARDEST)
 
-    counts, world_size = sum_over_ranks(count(num_bins + 1, first, limit), sync)
+    counts, of_threads = count(num_bins + 1, heaps, first, limit, row)
+    counts, world_size = sum_over_ranks(counts, sync)
     value, slopes = table(dtype=torch.float64), table(2, num_bins + 1, dtype=torch.float32)
     cpu_library.run_on_tables(
-        'lovasz_score_bins', num_classes, num_bins, counts, first, pixels, value, slopes
+        'lovasz_score_bins', num_classes, num_bins, counts, first, pixels, value, slopes, lowest
     )
     value.masked_fill_(not_a_number, float('nan'))
-    return value.float(), (first, limit, slopes.mul_(world_size))
+    bits = table(0, 1, dtype=torch.int32)
+    if len(ranked):
+        keys = torch.cat([heaps[:, :0], *of_threads], 1)
+        keys.masked_fill_(keys < 2 * lowest[ranked].long().unsqueeze(1), NOT_RANKED)
+        bits, of_ranked = rank_hardest(keys, pixels[ranked], sync)
+        of_ranked = of_ranked.flatten(1) / (pixels > 0).sum().clamp_min(1)
+        slopes = torch.cat([of_ranked, slopes], 1)
+    return value.float(), (first, limit, row, bits, slopes.mul_(world_size))
 
 
 def differentiate_lovasz(
     x: Tensor, labels: Tensor, ignore_index: int | None, slopes: Slopes, out: Tensor
 ) -> None:
     """Write the gradient of a block, x (n, C, k) and labels (n, k), to ``out``, which may be x."""
-    first, limit, (background, foreground) = slopes
-    rest: Any = first, limit, background, foreground, out, out.stride(0), out.stride(1)
+    first, limit, row, bits, (background, foreground) = slopes
+    rest: Any = first, limit, row, bits, *bits.shape, background, foreground
+    rest = *rest, out, out.stride(0), out.stride(1)
     cpu_library.run('lovasz_backward', x, labels, ignore_index, *rest)
 
 
@@ -101,7 +117,7 @@ def _differentiate(
     ignore_index: int | None,
     sync: bool,
 ) -> Tensor:
-    slopes = saved[0], saved[1], saved[2] * grads[0]
+    slopes = *saved[:-1], saved[-1] * grads[0]
     rows, labels = as_rows(logits), pixel_rows(target)
     grad = in_huge_pages(torch.empty_like(rows))
 

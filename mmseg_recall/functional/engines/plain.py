@@ -11,7 +11,17 @@ from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels, widest
 from ..counts import count_classes, count_labels
-from ..lovasz_bins import COARSE, Layout, bins_of, lay_bins, score_bins
+from ..lovasz_bins import (
+    COARSE,
+    HARDEST,
+    NOT_RANKED,
+    Layout,
+    bins_of,
+    bits_of,
+    lay_bins,
+    rank_hardest,
+    score_bins,
+)
 from ..ranks import sum_over_ranks
 from .engine import Engine
 from .rows import as_rows, pixel_rows
@@ -156,6 +166,22 @@ def _lovasz_counts(p: Tensor, target: Tensor, valid: Tensor, layout: Layout | No
     return counts.view(2, *shape)
 
 
+def _lovasz_hardest(
+    p: Tensor, target: Tensor, valid: Tensor, layout: Layout, lowest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(C, n) the keys of the pixels to be ranked, and which pixels these are."""
+    keys, pixels = [], []
+    for classes, errors, is_label in _of_label(p, target, valid):
+        errors, is_label = (x.transpose(0, 1).flatten(1) for x in (errors, is_label))
+        errors, at = errors.topk(min(HARDEST, errors.shape[1]))
+        bins = bins_of(errors.unsqueeze(0), classes, layout)[0]
+        is_ranked = (bins >= lowest[classes].unsqueeze(1)) & (bins < len(layout.middle))
+        key = 2 * bits_of(errors) + is_label.gather(1, at)
+        keys.append(torch.where(is_ranked, key, NOT_RANKED).int())
+        pixels.append(at)
+    return torch.cat(keys), torch.cat(pixels)
+
+
 def _lovasz_slopes(
     p: Tensor, target: Tensor, valid: Tensor, layout: Layout, slopes: Tensor
 ) -> Tensor:
@@ -173,8 +199,17 @@ def _lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int | None, sy
     with torch.no_grad():
         layout = lay_bins(sum_over_ranks(_lovasz_counts(p, target, valid, None), sync)[0])
         counts, world_size = sum_over_ranks(_lovasz_counts(p, target, valid, layout), sync)
-        value, slopes = score_bins(counts, layout)
-        grad_p = _lovasz_slopes(p, target, valid, layout, slopes.to(p.dtype) * world_size)
+        value, slopes, lowest = score_bins(counts, layout)
+        grad_p = _lovasz_slopes(p, target, valid, layout, slopes)
+        keys, pixels = _lovasz_hardest(p, target, valid, layout, lowest)
+        bits, slopes = rank_hardest(keys, layout.pixels, sync)
+        at = torch.searchsorted(bits, keys >> 1).clamp_max_(bits.shape[1] - 1)
+        slopes = slopes.to(p.dtype) / (layout.pixels > 0).sum().clamp_min(1)
+        slopes = torch.where(keys & 1 == 1, slopes[1].gather(1, at), slopes[0].gather(1, at))
+        rows = grad_p.transpose(0, 1).flatten(1)
+        slopes = torch.where(keys < NOT_RANKED, slopes, rows.gather(1, pixels))
+        rows = rows.scatter(1, pixels, slopes).mul_(world_size)
+        grad_p = rows.view(rows.shape[0], *p.shape[::2]).transpose(0, 1)
     return with_gradient(value, p, grad_p)
 
 
