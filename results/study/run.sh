@@ -50,7 +50,7 @@ options=
 frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
 frozen camvid camvid '0 1 2 3 4' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
 options='optim_wrapper.optimizer.lr=0.03'
-frozen magnetic_tile magnetic_tile '0 1 2' "$weights $sums" 1200
+frozen magnetic_tile magnetic_tile '0 1 2 3 4 5 6 7' "$weights $sums" 1200
 
 # Do they order the losses as trainings of the whole model do? On the same validation images.
 options="optim_wrapper.optimizer.lr=0.03 test_dataloader.dataset.data_prefix.img_path=images/val

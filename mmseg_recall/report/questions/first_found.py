@@ -25,7 +25,8 @@ def answer(comparison: Comparison, comparisons: list[Comparison]) -> Section | N
         'the class at all where not all do.'
     )
     columns = 'class', *(loss.label for loss in losses)
-    return section('How soon is a class found?', Table('', note, columns, tuple(rows)))
+    table = Table('Iteration of the first find', note, columns, tuple(rows))
+    return section('How soon is a class found?', table)
 
 
 def _of_seeds(loss: Loss) -> np.ndarray:
