@@ -258,6 +258,7 @@ class ClassWeightedLoss(SegmentationLoss):
         self.batches: Tensor | None = None
         self.last_counts: ClassCounts | None = None
         self._last_weight = torch.empty(0)
+        self._num_ranks = 1
 
     def class_weight(self, counts: ClassCounts) -> Tensor:
         """Weight of each class, (C,), for a batch with these counts."""
@@ -274,18 +275,19 @@ class ClassWeightedLoss(SegmentationLoss):
         return self._over_ranks(weighted_mean(sums, *self._weigh(counts), self.normalization))
 
     def _over_ranks(self, value: Tensor) -> Tensor:
-        ranks = num_ranks(self.sync_stats)
-        return value if ranks == 1 else ranks * value
+        # Asked once a step, by _weigh.
+        return value if self._num_ranks == 1 else self._num_ranks * value
 
     def _weigh(self, counts: ClassCounts) -> tuple[Tensor, Tensor]:
-        if num_ranks(self.sync_stats) > 1:
+        ranks = num_ranks(self.sync_stats)
+        if ranks > 1:
             counts = ClassCounts(*sum_over_ranks(torch.stack(counts))[0])
         weight = self.class_weight(counts)
         if self.schedule is not None:
             weight = self._scheduled(weight, self.schedule)
         weight = weight.detach()
         # Not by nn.Module.__setattr__, which looks each up among parameters and modules.
-        self.__dict__.update(last_counts=counts, _last_weight=weight)
+        self.__dict__.update(last_counts=counts, _last_weight=weight, _num_ranks=ranks)
         return weight, counts.pixels
 
     def _scheduled(self, weight: Tensor, schedule: Schedule) -> Tensor:
