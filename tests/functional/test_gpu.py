@@ -89,32 +89,6 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
-@pytest.mark.parametrize('num_classes', [2, 19, 150, 1025])
-@pytest.mark.parametrize('name', TABLES)
-def test_columns_equal_the_plain_path(name: str, num_classes: int, dtype: torch.dtype) -> None:
-    """Of whole columns, those with more classes than a program takes by torch operations."""
-    logits, target = random_problem((2, 5, 13), num_classes, dtype=dtype)
-    function = 'soft_counts' if name.startswith('soft') else 'adjusted_nll'
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    target, outcomes = target.to(device), []
-    for engine, x in ((cuda.CUDA, logits), (PLAIN, logits.double())):
-        x = x.to(device, copy=True).requires_grad_()
-        compute = dict(device=device, dtype=compute_dtype(x))
-        given = TABLES[name](num_classes)
-        given = [c.to(**compute) if isinstance(c, torch.Tensor) else c for c in given]
-        *smooth, counts = getattr(engine, function)(x, target, 255, *given)
-        total = sum((s * torch.linspace(0.5, 2, s.numel()).view_as(s)).sum() for s in smooth)
-        [gradient] = torch.autograd.grad(total, x)
-        outcomes.append(([s.detach().double() for s in smooth], counts, gradient.double()))
-    (got, counts, gradient), (want, true_counts, true_gradient) = outcomes
-    assert torch.equal(counts, true_counts)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
-    rounding = max(2e-5, torch.finfo(dtype).eps)
-    largest = true_gradient.abs().max().item()
-    torch.testing.assert_close(gradient, true_gradient, rtol=rounding, atol=rounding * largest)
-
-
 def test_a_triton_that_cannot_build_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError('Failed to find C compiler')
@@ -281,6 +255,31 @@ def test_distances_within_an_image_fit_32_bits() -> None:
 
 
 if cuda.has_triton():
+
+    @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+    @pytest.mark.parametrize('num_classes', [2, 19, 150, 1025])
+    @pytest.mark.parametrize('name', TABLES)
+    def test_columns_equal_the_plain_path(name: str, num_classes: int, dtype: torch.dtype) -> None:
+        """Of whole columns, those with more classes than a program takes by torch operations."""
+        logits, target = random_problem((2, 5, 13), num_classes, dtype=dtype)
+        function = 'soft_counts' if name.startswith('soft') else 'adjusted_nll'
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        target, outcomes = target.to(device), []
+        for engine, x in ((cuda.CUDA, logits), (PLAIN, logits.double())):
+            x = x.to(device, copy=True).requires_grad_()
+            compute = dict(device=device, dtype=compute_dtype(x))
+            given = TABLES[name](num_classes)
+            given = [c.to(**compute) if isinstance(c, torch.Tensor) else c for c in given]
+            *smooth, counts = getattr(engine, function)(x, target, 255, *given)
+            total = sum((s * torch.linspace(0.5, 2, s.numel()).view_as(s)).sum() for s in smooth)
+            [gradient] = torch.autograd.grad(total, x)
+            outcomes.append(([s.detach().double() for s in smooth], counts, gradient.double()))
+        (got, counts, gradient), (want, true_counts, true_gradient) = outcomes
+        assert torch.equal(counts, true_counts)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+        rounding = max(2e-5, torch.finfo(dtype).eps)
+        largest = true_gradient.abs().max().item()
+        torch.testing.assert_close(gradient, true_gradient, rtol=rounding, atol=rounding * largest)
 
     @pytest.mark.parametrize('infinity', [INF, -INF])
     @pytest.mark.parametrize('align_corners', [False, True])
