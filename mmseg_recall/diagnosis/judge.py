@@ -18,6 +18,7 @@ from ..datasets.labels import (
     tally,
 )
 from ..datasets.splits import pictures
+from ..evaluation.groups import group_images
 from . import faults as F
 from .advice import RARE, Regime, is_balanced, nearest_regime, worth_trying
 from .checkpoint import Free, judge_checkpoint
@@ -79,8 +80,10 @@ def diagnose(cfg: Config, checkpoint: str | None = None, groups: str | None = No
 
     Raises:
         FileNotFoundError: The training dataset has no files.
-        ValueError: It cannot be built.
+        ValueError: It cannot be built; ``groups`` is neither a file of groups nor an expression.
     """
+    if groups is not None:
+        group_images(groups, ())  # before minutes of work, not after them
     dataset = build_dataset(cfg, 'train_dataloader')
     items, times = distinct_items(dataset)
     found, errors = F.read_all(items, 'Reading labels')

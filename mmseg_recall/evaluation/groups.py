@@ -37,10 +37,11 @@ def group_images(groups: str, names: Iterable[str]) -> tuple[dict[str, str], lis
         found = {name: str(known[name]) for name in names if name in known}
     else:
         try:
-            matches = {name: re.search(groups, name) for name in names}
+            pattern = re.compile(groups)
         except re.error as error:
             raise ValueError(f'--groups {groups!r} is no regular expression ({error})') from error
-        found = {name: m[1] if m.re.groups else m[0] for name, m in matches.items() if m}
+        matches = {name: pattern.search(name) for name in names}
+        found = {name: m[1] if pattern.groups else m[0] for name, m in matches.items() if m}
     missing = [name for name in names if name not in found]
     if not missing:
         return found, []

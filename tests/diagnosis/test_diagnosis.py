@@ -503,6 +503,14 @@ def test_two_tests_in_one_second_do_not_share_a_visualizer(
     assert first is not None and first == second
 
 
+@pytest.mark.parametrize('groups', ['(', 'none.json', '[]'])
+def test_wrong_groups_are_refused_before_the_data_are_read(cfg: Config, groups: str) -> None:
+    """An expression that is none, a file that is not there, an empty set of characters."""
+    cfg.train_dataloader.dataset.data_root = 'nowhere'
+    with pytest.raises(ValueError, match=r'no (regular expression|JSON file of groups)'):
+        diagnose(cfg, 'trained.pth', groups)
+
+
 @pytest.mark.parametrize('change', [dict(channels=8), dict(num_convs=2)])
 def test_a_checkpoint_of_another_model_is_not_scored(cfg: Config, change: dict) -> None:
     path = trained(cfg)
