@@ -317,7 +317,7 @@ def mean_over_ranks(losses: Tensor, num_pixels: Tensor, sync_stats: bool) -> Ten
     """W times this rank's share of the mean over the valid pixels of all ranks.
 
     Args:
-        losses: One a pixel of this rank, 0 at those that are not valid, or their sum.
+        losses: One a pixel of this rank, 0 at those that are not valid.
         num_pixels: Its valid pixels.
         sync_stats: With False the rank is on its own: the mean over its pixels.
     """

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..functional import adjusted_nll_sum, check_shapes, log_prior
+from ..functional import adjusted_nll_sum, check_shapes, log_prior, sum_over_ranks
 from ..functional.checks import compute_dtype
-from .base import ClassCountsLoss, ClassCountsSource, mean_over_ranks
+from .base import ClassCountsLoss, ClassCountsSource
 
 
 class LogitAdjustedLoss(ClassCountsLoss):
@@ -61,4 +61,5 @@ class LogitAdjustedLoss(ClassCountsLoss):
         total, num_pixels = adjusted_nll_sum(
             logits, target, adjustment, ignore_index=ignore_index, pixel_weight=pixel_weight
         )
-        return mean_over_ranks(total, num_pixels, self.sync_stats)
+        num_pixels, world_size = sum_over_ranks(num_pixels, self.sync_stats)
+        return world_size * total / num_pixels.clamp_min(1)
