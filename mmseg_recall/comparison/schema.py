@@ -63,6 +63,20 @@ def _curves(value: Any) -> bool:
     return all(values(quantity) for quantity in quantities)
 
 
+def _tuning(value: Any) -> bool:
+    """Trials of one unit and metric, the shortest of which have each learning rate once."""
+    if not _with(budget=_count, learning_rates=_list(_number), trials=_list(_with()))(value):
+        return False
+    for unit in ('iterations', 'epochs'):
+        for metric in ('mIoU', 'top1'):
+            trial = _with(**{'lr': _number, unit: _count, metric: _maybe(_number)})
+            if value['trials'] and all(map(trial, value['trials'])):
+                shortest = min(t[unit] for t in value['trials'])
+                tried = sorted(t['lr'] for t in value['trials'] if t[unit] == shortest)
+                return tried == sorted(value['learning_rates'])
+    return False
+
+
 _PIECE = {
     **dict.fromkeys(('class', 'image'), _text),
     **dict.fromkeys(('picture', 'truth', 'prediction'), _image),
@@ -103,6 +117,8 @@ def fault_of(record: dict[str, Any]) -> str | None:
             return f'{name!r} is missing'
         if not check(record[name]):
             return f'{name!r} is malformed'
+    if not _maybe(_tuning)(record['setup'].get('tuning')):
+        return "'tuning' of its setup is malformed"
     if complete:
         of_class = record.get('per_class', {})  # of a comparison on frozen features
         if not _dict(_list(_maybe(_number)))(of_class) or any(
