@@ -31,7 +31,7 @@ USED = (32 << 23 >> SHIFT) + 1
 """Coarse bins of a class up to that of an error of 1, and the number of the one for NaN."""
 COARSE = USED + 2
 """With that, and one for what takes no part."""
-FINE = 2**17
+FINE = 2**16
 """Fine bins of all classes together, besides one for each coarse bin."""
 HARDEST = 512
 """Pixels of a class are ranked one by one until the union has this many: from there on one place in
@@ -178,7 +178,7 @@ def rank_hardest(keys: Tensor, pixels: Tensor, sync: bool) -> tuple[Tensor, Tens
     Returns:
         (bits of the errors, (C, m), ascending; (2, C, m) the slopes of background and foreground).
     """
-    keys = _of_all_ranks(keys.sort(1).values[:, :HARDEST], sync)
+    keys = hardest_of_all(keys, sync)
     ranked = keys < NOT_RANKED
     bits, f = (keys >> 1).contiguous(), (keys & 1) * ranked
     from_here = torch.stack([ranked.int() - f, f]).flip(2).cumsum(2).flip(2)
@@ -190,8 +190,9 @@ def rank_hardest(keys: Tensor, pixels: Tensor, sync: bool) -> tuple[Tensor, Tens
     return bits, _slopes_and_rise(pixels - above[1], pixels + above[0], *tied)[0]
 
 
-def _of_all_ranks(keys: Tensor, sync: bool) -> Tensor:
-    """Those of every rank, in ascending order."""
+def hardest_of_all(keys: Tensor, sync: bool) -> Tensor:
+    """The keys of every rank, (C, HARDEST at most), in ascending order, of those of this one."""
+    keys = keys.sort(1).values[:, :HARDEST]
     if num_ranks(sync) == 1:
         return keys
     rank = torch.distributed.get_rank()

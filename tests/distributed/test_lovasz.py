@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmseg_recall.functional import lovasz, lovasz_softmax
+from mmseg_recall.functional.lovasz_bins import FINE
 
 from .ranks import Collectives, Ranks
 
@@ -69,4 +70,4 @@ def test_counts_alone_are_summed_over_ranks(ranks: Ranks) -> None:
         for split in rank:
             for (few, options), (_, _, sizes) in zip(CASES, split, strict=True):
                 counted = few == 0 and not options['exact']
-                assert (len(sizes), max(sizes) > 2**17) == (5 if counted else 3, counted)
+                assert (len(sizes), max(sizes) > FINE) == (5 if counted else 3, counted)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..checks import compute_dtype, valid_pixels
 from ..counts import ClassCounts
+from ..ranks import num_ranks
 from . import cpu_blocks, cpu_library
 from .cpu_blocks import (
     Result,
@@ -320,13 +321,13 @@ def _differentiate_resized_class_sums_and_lovasz(
     align_corners: bool,
     sync: bool,
 ) -> Tensor:
-    factor, slopes = grads[0].contiguous(), (*saved[:-1], saved[-1] * grads[1])
+    factor, scale = grads[0].contiguous(), grads[1] * num_ranks(sync)
 
     def differentiate(tile: _Tile, x: Tensor, scratch: Tensor) -> Tensor:
         tile.upsample(logits, out=x)
         labels = tile.labels(target)
         _differentiate_block(x, labels, ignore_index, factor, None, scratch)
-        differentiate_lovasz(x, labels, ignore_index, slopes, x)
+        differentiate_lovasz(x, labels, ignore_index, tuple(saved), scale, x)
         return tile.downsample(scratch.add_(x))
 
     return _add_tiles(differentiate, logits, target.shape, align_corners)

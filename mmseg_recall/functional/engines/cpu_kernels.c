@@ -489,23 +489,42 @@ INLINE int32_t fine_bin(int32_t bits, const int32_t *first) {
     return (start >> 5) + ((bits & ((1 << SHIFT) - 1)) >> (start & 31));
 }
 
-/* The bits of the errors of a class, but of its own pixels and of those that take no part, and
- * which vectors of them `reach` the limit (1), and those that are ranked (2). */
-INLINE void errors_of_others(const Strip *s, int32_t c, const float *inverse, int32_t limit,
-                             int32_t ranked, int32_t *bits, int32_t *reach) {
-    const float *e = s->e + c * s->length;
-    for (int64_t i = 0; i < s->n; i += VECTOR) {
-        int32_t most = -1;
-#pragma omp simd reduction(max : most)
-        for (int64_t j = i; j < i + VECTOR; j++) {
-            int32_t error = bits_of_error(e[j] * inverse[j]);
-            int32_t out = (s->label[j] < 0) | (s->label[j] == c);
-            int32_t counted = out ? -1 : error;
-            bits[j] = out ? (USED + 1) << SHIFT : error;
-            most = counted > most ? counted : most;
-        }
-        reach[i / VECTOR] = (most >= limit) + (most >= ranked);
+/* Twice the bits of the errors of `VECTOR` pixels as of a class, and 1 where it is the label; -2
+ * where the pixel takes no part. */
+INLINE void keys_of(const Strip *s, int32_t c, int64_t start, const float *missed,
+                    const float *inverse, int32_t *keys) {
+    const float *e = s->e + c * s->length + start;
+    const int32_t *label = s->label + start;
+#pragma omp simd
+    for (int64_t j = 0; j < VECTOR; j++) {
+        const int32_t own = label[j] == c;
+        const float error = own ? missed[start + j] : e[j] * inverse[start + j];
+        keys[j] = label[j] < 0 ? -2 : 2 * bits_of_error(error) + own;
     }
+}
+
+/* The keys of a class, those of background from its `limit` on, and `at` which pixels of the strip;
+ * returns how many. */
+INLINE int32_t keys_from(const Strip *s, int32_t c, int32_t limit, const float *missed,
+                         const float *inverse, int32_t *keys, int32_t *at) {
+    const float *e = s->e + c * s->length;
+    const float least = limit ? float_of(limit + LOWEST) : 0.0f;
+    ALIGNED int32_t some[VECTOR];
+    int32_t number = 0;
+    for (int64_t i = 0; i < s->n; i += VECTOR) {
+        int32_t reached = 0;
+#pragma omp simd reduction(| : reached)
+        for (int64_t j = i; j < i + VECTOR; j++) /* NaN reaches it */
+            reached |= !(e[j] * inverse[j] < least) | (s->label[j] == c);
+        if (!reached) continue;
+        keys_of(s, c, i, missed, inverse, some);
+        for (int32_t j = 0; j < VECTOR; j++) {
+            keys[number] = some[j];
+            if (at) at[number] = (int32_t)i + j;
+            number += (some[j] >= 2 * limit) | (some[j] & 1);
+        }
+    }
+    return number;
 }
 
 /* The error of the true class of each pixel of a strip, and 1 / sum: the sum of the others has the
@@ -516,7 +535,7 @@ INLINE void errors_of_labels(Strip *s, int64_t num_classes, float *missed, float
         for (int64_t i = 0; i < s->n; i++)
             missed[i] += s->label[i] == c ? 0.0f : s->e[c * s->length + i];
     for (int64_t i = 0; i < s->n; i++) {
-        inverse[i] = 1.0f / s->sum[i];
+        inverse[i] = s->label[i] < 0 ? 0.0f : 1.0f / s->sum[i];
         missed[i] *= inverse[i];
     }
     for (int64_t i = s->n; i % VECTOR; i++) {
@@ -537,43 +556,41 @@ INLINE void keep(int32_t *heap, int32_t key) {
     heap[at] = key;
 }
 
-/* Adds how many errors lie in each bin to `counts`, of pixels that are not of the class, and to
- * `own`, of those that are: in the coarse bins, or where there are `first` ones in the fine bins,
- * but for some below the `limit` of the class. Keeps the largest keys (lovasz_bins.py) of the class
- * in the heap at `row`, where that is one. */
+/* Adds how many errors lie in each of `num_bins` bins to `counts`, of pixels that are not of the
+ * class, and then of those that are: in the coarse bins, or where there are `first` ones in the
+ * fine bins, of background from the `limit` of the class on. Keeps the largest keys (lovasz_bins.py)
+ * of the class in the heap at `row`, where that is one. */
 KERNEL lovasz_forward(const Block *b, const int32_t *first, const int32_t *limit,
-                      const int32_t *row, int32_t *heaps, int32_t *counts, int32_t *own) {
+                      const int32_t *row, int32_t *heaps, int64_t num_bins, int32_t *counts) {
     const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
     int64_t unknown = 0;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP];
-    ALIGNED int32_t bits[MAX_STRIP];
-    int32_t reach[MAX_STRIP / VECTOR];
+    ALIGNED int32_t keys[MAX_STRIP];
     if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
     while (next_strip(&s, b)) {
         unknown += read_labels(&s, b);
         softmax(&s, s.x, b->class_stride, s.n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
-        for (int32_t c = 0; c < num_classes; c++) {
-            const int32_t *from = first ? first + c * COARSE : NULL;
-            int32_t *heap = first && row[c] >= 0 ? heaps + row[c] * HARDEST : NULL;
-            errors_of_others(&s, c, inverse, first ? limit[c] : 0,
-                             heap ? (*heap + 1) / 2 : INT32_MAX, bits, reach);
+        for (int32_t c = 0; !first && c < num_classes; c++)
             for (int64_t i = 0; i < s.n; i += VECTOR) {
-                if (!reach[i / VECTOR]) continue;
-                for (int64_t j = i; j < i + VECTOR; j++)
-                    counts[first ? fine_bin(bits[j], from) : c * COARSE + (bits[j] >> SHIFT)] += 1;
-                for (int64_t j = i; reach[i / VECTOR] > 1 && j < i + VECTOR; j++)
-                    if (bits[j] < USED << SHIFT && 2 * bits[j] > *heap) keep(heap, 2 * bits[j]);
+                int32_t some = 0;
+                keys_of(&s, c, i, missed, inverse, keys);
+#pragma omp simd reduction(| : some)
+                for (int32_t j = 0; j < VECTOR; j++) {
+                    some |= keys[j] >= 0;
+                    keys[j] = (keys[j] < 0 ? USED + 1 : keys[j] >> (SHIFT + 1)) +
+                              (keys[j] & 1) * (int32_t)num_bins;
+                }
+                for (int32_t j = 0; some && j < VECTOR; j++) counts[c * COARSE + keys[j]] += 1;
             }
-        }
-        for (int64_t i = 0; i < s.n; i++) {
-            const int32_t c = s.label[i], error = bits_of_error(missed[i]);
-            if (c < 0) continue;
-            own[first ? fine_bin(error, first + c * COARSE) : c * COARSE + (error >> SHIFT)] += 1;
-            if (!first || row[c] < 0 || error >= USED << SHIFT) continue;
-            if (2 * error + 1 > heaps[row[c] * HARDEST])
-                keep(heaps + row[c] * HARDEST, 2 * error + 1);
+        for (int32_t c = 0; first && c < num_classes; c++) {
+            const int32_t number = keys_from(&s, c, limit[c], missed, inverse, keys, NULL);
+            int32_t *heap = row[c] < 0 ? NULL : heaps + row[c] * HARDEST;
+            for (int32_t k = 0; k < number; k++)
+                counts[(keys[k] & 1) * num_bins + fine_bin(keys[k] >> 1, first + c * COARSE)]++;
+            for (int32_t k = 0; heap && k < number; k++)
+                if (keys[k] > *heap && keys[k] < 2 * (USED << SHIFT)) keep(heap, keys[k]);
         }
     }
     free(s.memory);
@@ -596,51 +613,43 @@ INLINE float slope_of(int32_t bits, const int32_t *ranked, int64_t width, const 
     return low < width && ranked[low] == bits ? of_ranked[low] : of_bin;
 }
 
-/* Writes the gradient of the logits from dL/dp in each bin: `slopes` of pixels that are not of the
- * class, 0 below its `limit`, and `own_slopes` of those that are. Those of the `ranked` errors, of
- * which a class has `width` at its `row`, come before those of the bins. `grad` may be `x`. */
+/* Writes the gradient of the logits, `scale` times what follows from dL/dp in each bin: `slopes`
+ * of pixels that are not of the class, 0 below its `limit`, and `size` after them of those that
+ * are. Those of the `rows` of HARDEST `ranked` errors come before those of the bins. `grad` may
+ * be `x`. */
 KERNEL lovasz_backward(const Block *b, const int32_t *first, const int32_t *limit,
-                       const int32_t *row, const int32_t *ranked, int64_t rows, int64_t width,
-                       const float *slopes, const float *own_slopes, float *grad,
+                       const int32_t *row, const int32_t *ranked, int64_t rows,
+                       const float *slopes, int64_t size, const float *scale, float *grad,
                        int64_t grad_image_stride, int64_t grad_stride) {
     const int32_t num_classes = (int32_t)b->num_classes;
     Strip s;
-    ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
-    ALIGNED int32_t bits[MAX_STRIP];
-    int32_t reach[MAX_STRIP / VECTOR];
-    const float *of_bins = slopes + rows * width;
+    ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP], mean[MAX_STRIP];
+    ALIGNED int32_t keys[MAX_STRIP], at[MAX_STRIP];
     if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n;
         read_labels(&s, b);
         softmax(&s, s.x, b->class_stride, n, num_classes, 0);
         errors_of_labels(&s, num_classes, missed, inverse);
-        for (int64_t i = 0; i < n; i++) {
-            const int32_t c = s.label[i] < 0 ? 0 : s.label[i], error = bits_of_error(missed[i]);
-            own[i] = own_slopes[rows * width + fine_bin(error, first + c * COARSE)];
-            mean[i] = 0.0f;
-            if (row[c] >= 0)
-                own[i] = slope_of(error, ranked + row[c] * width, width,
-                                  own_slopes + row[c] * width, own[i]);
-        }
+        for (int64_t i = 0; i < n; i++) mean[i] = 0.0f;
         for (int32_t c = 0; c < num_classes; c++) {
+            const int32_t number = keys_from(&s, c, limit[c], missed, inverse, keys, at);
             const float *e = s.e + c * s.length;
             float *slope = s.more + c * s.length; /* classes of `grad` may evict each other */
-            const int64_t at = row[c] < 0 ? 0 : row[c] * width;
-            const int32_t *from = first + c * COARSE;
-            errors_of_others(&s, c, inverse, limit[c], row[c] < 0 ? INT32_MAX : ranked[at], bits,
-                             reach);
-            for (int64_t i = 0; i < n; i += VECTOR) {
-                for (int64_t j = i; j < i + VECTOR; j++)
-                    slope[j] = reach[i / VECTOR] ? of_bins[fine_bin(bits[j], from)] : 0.0f;
-                for (int64_t j = i; reach[i / VECTOR] > 1 && j < i + VECTOR; j++)
-                    slope[j] = slope_of(bits[j], ranked + at, width, slopes + at, slope[j]);
+            for (int64_t i = 0; i < n; i++) slope[i] = 0.0f;
+            for (int32_t k = 0; k < number; k++) {
+                const float *of = slopes + (keys[k] & 1) * size;
+                slope[at[k]] = of[rows * HARDEST + fine_bin(keys[k] >> 1, first + c * COARSE)];
             }
-            for (int64_t i = 0; i < n; i++) {
-                slope[i] = s.label[i] == c ? own[i] : slope[i];
-                mean[i] += e[i] * inverse[i] * slope[i];
+            for (int32_t k = 0; row[c] >= 0 && k < number; k++) {
+                const int64_t place = row[c] * HARDEST;
+                if (keys[k] >> 1 >= ranked[place])
+                    slope[at[k]] = slope_of(keys[k] >> 1, ranked + place, HARDEST,
+                                            slopes + (keys[k] & 1) * size + place, slope[at[k]]);
             }
+            for (int64_t i = 0; i < n; i++) mean[i] += e[i] * inverse[i] * slope[i];
         }
+        for (int64_t i = 0; i < n; i++) inverse[i] *= *scale;
         for (int64_t c = 0; c < num_classes; c++) {
             const float *e = s.e + c * s.length, *slope = s.more + c * s.length;
             float *restrict to = grad + s.image * grad_image_stride + c * grad_stride + s.start;
@@ -669,90 +678,117 @@ INLINE double cube_root(double x) {
     return x > 0 ? root - (root - x / (root * root)) / 3 : 0;
 }
 
-/* The fine bins of a coarse one by what it needs, as a power of two; -1 for none, where there is
- * no pixel, or no slope but 0. */
-INLINE int32_t power_of(const double *need, const double *factor, double num_fine) {
-    const double share = need[0] * factor[0] + need[1] * factor[1] + need[2] * factor[2];
-    if (share == 0) return -1;
-    const int32_t power = ((bits_of((float)(1 + share * num_fine)) >> 23) & 255) - 127;
-    return power < SHIFT ? power : SHIFT;
+/* A coarse bin that has pixels, none of them below all of the foreground. */
+typedef struct {
+    int32_t at, power; /* it has 2^power fine bins */
+    double need[3];
+    double value, square; /* what it adds to the loss, its background at most to the gradient */
+} Coarse;
+
+INLINE int64_t share_out(Coarse *bins, int64_t num, const double *factor, double num_fine) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < num; i++) {
+        const double *need = bins[i].need;
+        const double share = need[0] * factor[0] + need[1] * factor[1] + need[2] * factor[2];
+        const int32_t power = ((bits_of((float)(1 + share * num_fine)) >> 23) & 255) - 127;
+        bins[i].power = power < SHIFT ? power : SHIFT;
+        total += (int64_t)1 << bins[i].power;
+    }
+    return total;
 }
 
-/* The two below are lay_bins and score_bins of lovasz_bins.py, which have the formulas, but go from
- * large errors to small ones and leave out what is empty. No KERNELs: all ranks have to come to the
- * same bins, whatever their processors. */
+/* The three below are lay_bins, score_bins and rank_hardest of lovasz_bins.py, which have the
+ * formulas, but go from large errors to small ones and leave out what is empty. Where background of
+ * small errors adds less than 1e-4 to the norm of the gradient, it has no slope and is not counted
+ * again. No KERNELs: all ranks have to come to the same bins, whatever their processors. */
 
 /* From the `counts` of the coarse bins, of background and then of foreground, the `first` fine bin
  * of each, `num_fine` in all and one for each coarse one, the `pixels` of each class, its
- * `limit`, below which all slopes are 0, and below which `lowest` error none is to be ranked.
+ * `limit`, below which background has no slope, and below which `lowest` error none is to be ranked.
  * Returns how many fine bins there are. */
 EXPORTED int64_t lovasz_lay_bins(int64_t num_classes, int64_t num_fine, const int64_t *counts,
                                  int32_t *first, int64_t *pixels, int32_t *limit,
                                  int32_t *lowest) {
     static const double parts[] = {0.4, 0.5, 0.1}, scales[] = {1.0, 1.2, 1.5, 2.0};
     const int64_t *own = counts + num_classes * COARSE;
-    double(*need)[3] = calloc((size_t)(num_classes * COARSE), sizeof *need), sums[3] = {0};
-    double scale = 0.0;
-    int64_t coarse = 0, num_bins = 0;
-    if (!need) return -1;
+    Coarse *bins = malloc((size_t)(num_classes * COARSE) * sizeof *bins);
+    double sums[3] = {0}, value = 0.0, square = 0.0, scale = 0.0;
+    double spare_value = 0.0, spare_square = 0.0;
+    int64_t num = 0, num_bins = 0;
+    if (!bins) return -1;
     for (int64_t c = 0; c < num_classes; c++) {
         pixels[c] = 0;
-        limit[c] = lowest[c] = INT32_MAX;
+        limit[c] = COARSE << SHIFT;
+        lowest[c] = INT32_MAX;
         for (int32_t k = 0; k < USED; k++) pixels[c] += own[c * COARSE + k];
         double left = (double)pixels[c], all = left; /* all: the union of a bin and those below */
         for (int32_t k = USED - 1; k >= 0 && left > 0; k--) {
             const int64_t at = c * COARSE + k;
             if (!counts[at] && !own[at]) continue;
             const double b = (double)counts[at], f = (double)own[at];
-            const double width = edge(k + 1) - edge(k) + FLT_MIN; /* that of an error of 1 is 0 */
-            const double slant = (edge(k) + width / 2) * (1 - edge(k) - width / 2);
+            const double from = edge(k), to = edge(k + 1);
+            const double width = to - from + FLT_MIN; /* that of an error of 1 is 0 */
+            const double slant = (from + width / 2) * (1 - from - width / 2);
             const double high = 1 / all, low = 1 / (all + b), both = high * low;
-            const double square = slant * slant * both * (high * high + both + low * low) / 3;
+            const double moved = slant * slant * both * (high * high + both + low * low) / 3;
             const double pairs = all + b <= HARDEST /* all of them ranked */
-                ? 0 : square * b * (f + (b > 1 ? b - 1 : 0) * left * left * both);
-            need[at][0] = cube_root(pairs * (f + b));
-            need[at][1] = sqrt(pairs);
-            need[at][2] = sqrt(width * (left * b * high + f) * low);
-            for (int i = 0; i < 3; i++) sums[i] += need[at][i];
-            coarse += 1;
-            if (own[at]) limit[c] = k << SHIFT;
+                ? 0 : moved * b * (f + (b > 1 ? b - 1 : 0) * left * left * both);
+            Coarse *bin = bins + num++;
+            bin->at = (int32_t)at;
+            bin->need[0] = cube_root(pairs * (f + b));
+            bin->need[1] = sqrt(pairs);
+            bin->need[2] = sqrt(width * (left * b * high + f) * low);
+            bin->value = to * (left * b * high + f) * low;
+            value += bin->value;
+            bin->square = b * left * left * to * to * high * high * high * high;
+            const double least = from * (1 - to); /* how far a slope moves the logits */
+            square += f * least * least * low * low;
             if (all <= HARDEST) lowest[c] = k << SHIFT;
             all += b;
             left -= f;
         }
     }
-    for (int i = 0; i < 3; i++) sums[i] = sums[i] > 0 ? parts[i] / sums[i] : 0;
+    for (int64_t i = num - 1; i >= 0; i--) { /* from small errors to large ones */
+        const int64_t c = bins[i].at / COARSE;
+        if (i == num - 1 || c != bins[i + 1].at / COARSE) {
+            spare_value = 4e-3 * value / (double)num_classes; /* of which half a bin may be wrong */
+            spare_square = 1e-8 * square / (double)num_classes;
+        }
+        spare_value -= bins[i].value;
+        spare_square -= bins[i].square;
+        const int none_spare = spare_value <= 0 || spare_square <= 0;
+        const int32_t from = (bins[i].at % COARSE) << SHIFT;
+        if (limit[c] > from && (none_spare || from >= lowest[c])) limit[c] = from;
+        for (int p = 0; p < 3; p++) {
+            bins[i].need[p] *= limit[c] <= from;
+            sums[p] += bins[i].need[p];
+        }
+    }
+    for (int p = 0; p < 3; p++) sums[p] = sums[p] > 0 ? parts[p] / sums[p] : 0;
     /* Powers of two, of which rounding down leaves bins over: as many more as there is room for. */
     for (int i = 0; i < 4; i++) {
-        int64_t total = 0;
-        for (int64_t at = 0; at < num_classes * COARSE; at++) {
-            const int32_t power = power_of(need[at], sums, scales[i] * (double)num_fine);
-            total += power < 0 ? 0 : (int64_t)1 << power;
-        }
-        if (total > coarse + num_fine) break;
+        if (share_out(bins, num, sums, scales[i] * (double)num_fine) > num + num_fine) break;
         scale = scales[i];
-        num_bins = total;
     }
-    int64_t start = 0;
-    for (int64_t at = 0; at < num_classes * COARSE; at++) {
-        const int32_t power = power_of(need[at], sums, scale * (double)num_fine);
-        first[at] = power < 0 ? (int32_t)(num_bins << 5) + SHIFT
-                              : (int32_t)(start << 5) + SHIFT - power;
-        start += power < 0 ? 0 : (int64_t)1 << power;
+    num_bins = share_out(bins, num, sums, scale * (double)num_fine);
+    for (int64_t at = 0; at < num_classes * COARSE; at++)
+        first[at] = (int32_t)(num_bins << 5) + SHIFT;
+    for (int64_t i = 0, start = 0; i < num; i++) {
+        first[bins[i].at] = (int32_t)(start << 5) + SHIFT - bins[i].power;
+        start += (int64_t)1 << bins[i].power;
     }
-    free(need);
+    free(bins);
     return num_bins;
 }
 
-/* From the `counts` of the fine bins and of one for what takes no part, of background and then of
- * foreground, the loss but for NaN, `slopes`, zeros before, of each, and the `lowest` error of each
- * class that is ranked. */
-EXPORTED int64_t lovasz_score_bins(int64_t num_classes, int64_t num_bins, const int64_t *counts,
-                                   const int32_t *first, const int64_t *pixels, double *value,
-                                   float *slopes, int32_t *lowest) {
-    const int64_t *own = counts + num_bins + 1;
-    float *own_slopes = slopes + num_bins + 1;
-    int64_t present = 0;
+/* From the counts of the `coarse` and of the `fine` bins and of one for what takes no part, of
+ * background and then of foreground, the loss, `slopes`, zeros before, of each fine one, `size`
+ * apart, and the `lowest` error of each class that is ranked. */
+EXPORTED int64_t lovasz_score_bins(int64_t num_classes, int64_t num_bins, const int64_t *coarse,
+                                   const int64_t *fine, const int32_t *first,
+                                   const int64_t *pixels, float *value, float *slopes, int64_t size,
+                                   int32_t *lowest) {
+    double present = 0.0, total = 0.0;
     for (int64_t c = 0; c < num_classes; c++) present += pixels[c] > 0;
     for (int64_t c = 0; c < num_classes; c++) {
         double left = (double)pixels[c], all = left;
@@ -760,22 +796,53 @@ EXPORTED int64_t lovasz_score_bins(int64_t num_classes, int64_t num_bins, const 
         for (int32_t k = USED - 1; k >= 0 && left > 0; k--) {
             const int32_t start = first[c * COARSE + k];
             if (start >> 5 == num_bins) continue;
-            const int64_t size = (int64_t)1 << (SHIFT - (start & 31));
-            const double step = (edge(k + 1) - edge(k)) / (double)size;
-            for (int64_t j = size - 1; j >= 0; j--) {
-                const int64_t at = (start >> 5) + j;
-                if (!counts[at] && !own[at]) continue;
-                const double b = (double)counts[at], f = (double)own[at];
+            const int64_t parts = (int64_t)1 << (SHIFT - (start & 31));
+            const int64_t *b_of = parts > 1 ? fine + (start >> 5) : coarse + c * COARSE + k;
+            const int64_t *f_of = b_of + (parts > 1 ? num_bins + 1 : num_classes * COARSE);
+            const double step = (edge(k + 1) - edge(k)) / (double)parts;
+            for (int64_t j = parts - 1; j >= 0; j--) {
+                if (!b_of[j] && !f_of[j]) continue;
+                const double b = (double)b_of[j], f = (double)f_of[j];
                 const double high = 1 / all, low = 1 / (all + b);
-                if (all + b <= HARDEST) lowest[c] = (k << SHIFT) + (int32_t)(j << (start & 31));
+                float *slope = slopes + (start >> 5) + j;
                 /* The mean of two orders, all of the foreground before the background or behind. */
-                slopes[at] = (float)((left - f / 2) * high * low / (double)present);
-                own_slopes[at] = (float)((high + low) / -2 / (double)present);
-                *value += (edge(k) + step * ((double)j + 0.5)) * (left * b * high + f) * low /
-                          (double)present;
+                slope[0] = (float)((left - f / 2) * high * low / present);
+                slope[size] = (float)((high + low) / -2 / present);
+                total += (edge(k) + step * ((double)j + 0.5)) * (left * b * high + f) * low;
+                if (all + b <= HARDEST) lowest[c] = (k << SHIFT) + (int32_t)(j << (start & 31));
                 all += b;
                 left -= f;
             }
+        }
+        if (coarse[c * COARSE + USED] || coarse[(num_classes + c) * COARSE + USED])
+            total = NAN;
+    }
+    *value = (float)(present > 0 ? total / present : total);
+    return 0;
+}
+
+/* From the `keys` of the hardest pixels of some classes of `pixels`, ascending, HARDEST a row, the
+ * `bits` of their errors and the `slopes`, divided by `present`, of background and, `size` after
+ * them, of foreground. */
+EXPORTED int64_t lovasz_rank(int64_t rows, int64_t present, const int32_t *keys,
+                             const int64_t *pixels, int32_t *bits, float *slopes, int64_t size) {
+    for (int64_t r = 0; r < rows; r++) {
+        double left = (double)pixels[r], all = left;
+        for (int64_t i = (r + 1) * HARDEST - 1, j; i >= r * HARDEST; i = j) {
+            int64_t b = 0, f = 0;
+            for (j = i; j >= r * HARDEST && keys[j] >> 1 == keys[i] >> 1; j--) {
+                f += keys[j] & 1;
+                b += !(keys[j] & 1);
+                bits[j] = keys[j] >> 1;
+            }
+            if (keys[i] == INT32_MAX) continue; /* none */
+            const double high = 1 / all, low = 1 / (all + (double)b);
+            for (int64_t k = i; k > j; k--) {
+                slopes[k] = (float)((left - (double)f / 2) * high * low / (double)present);
+                slopes[size + k] = (float)((high + low) / -2 / (double)present);
+            }
+            all += (double)b;
+            left -= (double)f;
         }
     }
     return 0;

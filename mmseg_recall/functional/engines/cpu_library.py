@@ -30,12 +30,13 @@ _ARGUMENTS: dict[str, list[Any]] = {
     ],
     'soft_counts_forward': [_INTEGER, *[_POINTER] * 3],
     'soft_counts_backward': [_INTEGER, _POINTER, _POINTER, *_WRITTEN],
-    'lovasz_forward': [_POINTER] * 6,
-    'lovasz_backward': [*[_POINTER] * 4, _INTEGER, _INTEGER, *[_POINTER] * 2, *_WRITTEN],
+    'lovasz_forward': [*[_POINTER] * 4, _INTEGER, _POINTER],
+    'lovasz_backward': [*[_POINTER] * 4, _INTEGER, _POINTER, _INTEGER, _POINTER, *_WRITTEN],
 }
 _TABLE_ARGUMENTS: dict[str, list[Any]] = {
     'lovasz_lay_bins': [_INTEGER, _INTEGER, *[_POINTER] * 5],
-    'lovasz_score_bins': [_INTEGER, _INTEGER, *[_POINTER] * 6],
+    'lovasz_score_bins': [_INTEGER, _INTEGER, *[_POINTER] * 6, _INTEGER, _POINTER],
+    'lovasz_rank': [_INTEGER, _INTEGER, *[_POINTER] * 4, _INTEGER],
 }
 """Of the functions that work on tables instead of a block."""
 
@@ -142,7 +143,7 @@ def run(
 
 
 def run_on_tables(name: str, *arguments: Tensor | int) -> int:
-    """Call a function that needs no block; its tensors are contiguous, on CPU, and made for it."""
+    """Call a function that needs no block; its tensors are on CPU, laid out as it wants them."""
     given = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     result: int = getattr(LIBRARY, name)(*given)
     if result < 0:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..checks import valid_pixels
-from ..lovasz_bins import COARSE, FINE, HARDEST, NOT_RANKED, USED, rank_hardest
-from ..ranks import sum_over_ranks
+from ..lovasz_bins import COARSE, FINE, HARDEST, NOT_RANKED, hardest_of_all
+from ..ranks import num_ranks, sum_over_ranks
 from . import cpu_library
 from .cpu_blocks import At, in_huge_pages, map_row_blocks
 from .operation import Operation, differentiated
@@ -21,8 +21,8 @@ from .rows import as_rows, from_rows, pixel_rows
 Slopes = tuple[Tensor, ...]
 """(the first fine bin of each coarse one, as of a Layout; (C,) int32, the bits of an error below
 which all slopes are 0; (C,) int32, the row of a class whose hardest pixels are ranked, or -1;
-(rows, width) int32, the bits of their errors, ascending; (2, rows * width + bins + 1) dL/dp of the
-background and of the foreground, with those errors and in each bin)."""
+(rows, HARDEST) int32, the bits of their errors, ascending; (2, rows * HARDEST + bins + 1) dL/dp of
+the background and of the foreground, with those errors and in each bin)."""
 Count = Callable[[Tensor, Tensor], int]
 """(logits (n, C, k), labels (n, k)) -> how many labels mean nothing; it counts the errors."""
 
@@ -44,55 +44,58 @@ def score_blocks(
 
         def count_block(x: Tensor, labels: Tensor) -> int:
             if get_ident() not in of_thread:
-                of_thread[get_ident()] = table(2, size, dtype=torch.int32), heaps.clone()
-            mine, heap = of_thread[get_ident()]
-            return cpu_library.run('lovasz_forward', x, labels, ignore_index, *bins, heap, *mine)
+                of_thread[get_ident()] = heaps.clone(), table(2, size, dtype=torch.int32)
+            heap, mine = of_thread[get_ident()]
+            rest = *bins, heap, size, mine
+            return cpu_library.run('lovasz_forward', x, labels, ignore_index, *rest)
 
         if any(on_blocks(count_block)):
             valid_pixels(target, num_classes, ignore_index)  # says which
         counts = table(2, size, dtype=torch.int64)
-        for part, _ in of_thread.values():
+        for _, part in of_thread.values():
             counts += part
-        return counts, [heap for _, heap in of_thread.values()]
+        counts, _ = sum_over_ranks(counts, sync)
+        return counts, [heap for heap, _ in of_thread.values()]
 
     heaps = table(0, HARDEST, dtype=torch.int32)
-    counts, _ = count(num_classes * COARSE, heaps, None, None, None)
-    counts, _ = sum_over_ranks(counts, sync)
+    coarse, _ = count(num_classes * COARSE, heaps, None, None, None)
     first = table(num_classes, COARSE, dtype=torch.int32)
     pixels = table(num_classes, dtype=torch.int64)
     limit, lowest = table(2, num_classes, dtype=torch.int32)
     num_bins = cpu_library.run_on_tables(
-        'lovasz_lay_bins', num_classes, FINE, counts, first, pixels, limit, lowest
+        'lovasz_lay_bins', num_classes, FINE, coarse, first, pixels, limit, lowest
     )
-    not_a_number = counts.view(2, num_classes, COARSE)[..., USED].any()
     ranked = (lowest < NOT_RANKED).nonzero().squeeze(1)
     row = torch.full_like(lowest, -1)
     row[ranked] = torch.arange(len(ranked), dtype=torch.int32, device='cpu')
     heaps = (2 * lowest[ranked] - 1).unsqueeze(1).repeat(1, HARDEST)
 
-    counts, of_threads = count(num_bins + 1, heaps, first, limit, row)
-    counts, world_size = sum_over_ranks(counts, sync)
-    value, slopes = table(dtype=torch.float64), table(2, num_bins + 1, dtype=torch.float32)
-    cpu_library.run_on_tables(
-        'lovasz_score_bins', num_classes, num_bins, counts, first, pixels, value, slopes, lowest
-    )
-    value.masked_fill_(not_a_number, float('nan'))
-    bits = table(0, 1, dtype=torch.int32)
+    fine, of_threads = count(num_bins + 1, heaps, first, limit, row)
+    value = table(dtype=torch.float32)
+    slopes = table(2, heaps.numel() + num_bins + 1, dtype=torch.float32)
+    bins = num_bins, coarse, fine, first, pixels, value, slopes[:, heaps.numel() :]
+    cpu_library.run_on_tables('lovasz_score_bins', num_classes, *bins, slopes.stride(0), lowest)
+    bits = torch.empty_like(heaps)
     if len(ranked):
-        keys = torch.cat([heaps[:, :0], *of_threads], 1)
+        keys = torch.cat(of_threads or [heaps], 1)
         keys.masked_fill_(keys < 2 * lowest[ranked].long().unsqueeze(1), NOT_RANKED)
-        bits, of_ranked = rank_hardest(keys, pixels[ranked], sync)
-        of_ranked = of_ranked.flatten(1) / (pixels > 0).sum().clamp_min(1)
-        slopes = torch.cat([of_ranked, slopes], 1)
-    return value.float(), (first, limit, row, bits, slopes.mul_(world_size))
+        keys, present = hardest_of_all(keys, sync).contiguous(), int((pixels > 0).sum())
+        rest = keys, pixels[ranked], bits, slopes, slopes.stride(0)
+        cpu_library.run_on_tables('lovasz_rank', len(ranked), present, *rest)
+    return value, (first, limit, row, bits, slopes)
 
 
 def differentiate_lovasz(
-    x: Tensor, labels: Tensor, ignore_index: int | None, slopes: Slopes, out: Tensor
+    x: Tensor,
+    labels: Tensor,
+    ignore_index: int | None,
+    slopes: Slopes,
+    scale: Tensor,
+    out: Tensor,
 ) -> None:
     """Write the gradient of a block, x (n, C, k) and labels (n, k), to ``out``, which may be x."""
-    first, limit, row, bits, (background, foreground) = slopes
-    rest: Any = first, limit, row, bits, *bits.shape, background, foreground
+    *bins, bits, of_bins = slopes
+    rest: Any = *bins, bits, len(bits), of_bins, of_bins.stride(0), scale
     rest = *rest, out, out.stride(0), out.stride(1)
     cpu_library.run('lovasz_backward', x, labels, ignore_index, *rest)
 
@@ -117,12 +120,12 @@ def _differentiate(
     ignore_index: int | None,
     sync: bool,
 ) -> Tensor:
-    slopes = *saved[:-1], saved[-1] * grads[0]
+    scale = grads[0] * num_ranks(sync)
     rows, labels = as_rows(logits), pixel_rows(target)
     grad = in_huge_pages(torch.empty_like(rows))
 
     def differentiate(at: At, x: Tensor, out: Tensor) -> None:
-        differentiate_lovasz(x, labels[at], ignore_index, slopes, out)
+        differentiate_lovasz(x, labels[at], ignore_index, tuple(saved), scale, out)
 
     map_row_blocks(differentiate, rows, grad)
     return from_rows(grad, logits)
