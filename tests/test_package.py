@@ -18,6 +18,7 @@ from mmseg_recall.stack import MMPRETRAIN, STACKS
 
 from .tools.run import ROOT, run
 
+pytestmark = pytest.mark.slow  # a wheel is built
 PACKAGED = ('configs', 'tools')
 MADE_BY_THE_BUILD = {'PKG-INFO', 'setup.cfg'}
 

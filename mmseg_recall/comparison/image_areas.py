@@ -19,7 +19,12 @@ def pack(images: Areas, names: list[str]) -> dict[str, Any]:
         >>> areas = Areas(*(np.array([[1, 2], [3, 4]]) for _ in range(3)))
         >>> unpack(pack(areas, ['a', 'b']), num_classes=2)[0].label.tolist()
         [[1, 2], [3, 4]]
+
+    Raises:
+        ValueError: Other images than were tested, as where the dataset has changed since.
     """
+    if len(names) != len(images.label):
+        raise ValueError(f'{len(images.label)} images were tested, and {len(names)} are there now')
     data = np.stack(images).astype('<i8').tobytes()
     return {'names': names, 'data': base64.b64encode(zlib.compress(data, 9)).decode()}
 

@@ -225,6 +225,17 @@ def test_a_data_set_that_cannot_be_shown_does_not_end_the_comparison(tmp_path, m
     assert failures == {'recall': f'the record ended with status 1: {text}'}
 
 
+@pytest.mark.parametrize('there', [0, 1, 3])
+def test_images_that_came_or_went_since_the_test_leave_a_record_that_is_read(
+    tmp_path, monkeypatch, there
+):
+    monkeypatch.setattr(record_module, 'image_names', lambda cfg: [str(i) for i in range(there)])
+    with pytest.warns(UserWarning, match=f'2 images were tested, and {there} are there now'):
+        assert benchmark.run_all([plan()], tmp_path) == {}
+    [run], problems = load_runs([tmp_path])
+    assert problems == [] and run.images is None
+
+
 @pytest.mark.parametrize(
     ('load_from', 'step'),
     [

@@ -64,7 +64,7 @@ def test_a_comparison(tmp_path, monkeypatch):
         found = results(out)
         assert found == {name: expected[name] for name in found}
         runs, problems = load_runs([out]) if out.exists() else ([], [])
-        assert sorted(run.name for run in runs) == sorted(found)
+        assert sorted(run.name for run in runs) == sorted(found), problems
         assert all('has not ended' in problem or 'neither' in problem for problem in problems)
         if len(found) == len(PLANS):
             shutil.rmtree(out)

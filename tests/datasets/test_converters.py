@@ -53,14 +53,6 @@ DAMAGE = {
 }
 
 each_converter = pytest.mark.parametrize('converter', CONVERTERS, ids=lambda c: c.name)
-# Several processes a case: one converter stands for all in `make test`.
-each_converter_in_turn = pytest.mark.parametrize(
-    'converter',
-    [
-        pytest.param(c, marks=pytest.mark.slow if i else (), id=c.name)
-        for i, c in enumerate(CONVERTERS)
-    ],
-)
 
 
 def run_tool(converter: Converter, *arguments, monkeypatch) -> None:
@@ -160,7 +152,8 @@ def test_a_label_without_an_image_is_named(tmp_path, converter):
     assert not out.exists() and not out.with_name('out.partial').exists()
 
 
-@each_converter_in_turn
+@pytest.mark.slow
+@each_converter
 def test_a_full_disk_is_named_and_leaves_nothing_that_looks_whole(tmp_path, converter, monkeypatch):
     raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
     # A label takes 11,000 bytes. No file may be larger than 8,000, which ends in the middle of a
@@ -317,7 +310,8 @@ def test_the_tool_says_what_is_wrong(tmp_path, converter, monkeypatch, capsys):
     assert str(tmp_path) in capsys.readouterr().err
 
 
-@each_converter_in_turn
+@pytest.mark.slow
+@each_converter
 def test_a_killed_run_is_completed_by_running_it_again(tmp_path, converter):
     raw, out, partial = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'out.partial'
     truth = converter.write_raw(raw, 20 if converter.name == 'camvid' else 8)

@@ -120,6 +120,7 @@ def test_what_mmseg_trains_on_passes_and_is_counted(tmp_path, kind):
     assert count.images.tolist() == [count.items] * 3
 
 
+@pytest.mark.slow
 def test_a_giant_image_passes(tmp_path):
     """Above the 178,956,970 pixels at which Pillow takes an image for an attack."""
     labels = dict(type='LoadAnnotations', imdecode_backend='cv2')
@@ -341,6 +342,7 @@ print('checked')
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', ['a script', 'standard input', 'exec, as a notebook does'])
 def test_a_script_without_a_main_guard_starts_once(tmp_path, how):
     """Its own loader is defined in it, where another process would not find it."""

@@ -48,6 +48,7 @@ def test_layout_and_encoding_are_those_of_synthia_seqs(tmp_path):
             np.testing.assert_array_equal(stored[..., 2], label)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bytes_in_another_process(tmp_path):
     root = Path(mmseg_recall.__file__).parents[1]
     tool = root / 'tools' / 'render_mini_scenes.py'

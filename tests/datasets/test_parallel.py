@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_workers_of_a_process_with_opencv_threads(tmp_path):
     """A forked copy of it would wait for threads that it does not have."""
     script = tmp_path / 'render.py'

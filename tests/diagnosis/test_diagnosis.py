@@ -365,6 +365,7 @@ def test_the_nearest_regime_is_itself() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_table_of_regimes_is_that_of_the_records(tmp_path: Path) -> None:
     study = ['camvid', 'camvid-480', 'camvid-960', 'synthia-mini']
     study += [f'frozen-{data}' for data in ('neu_seg', 'camvid', 'camvid-300', 'magnetic_tile')]

@@ -155,8 +155,9 @@ def test_layouts(layout: str) -> None:
     ('low', 'size', 'num_classes', 'dtype'),
     [
         ((2, 3), (8, 12), 5, torch.float32),  # integer scale
-        ((3, 4), (11, 15), 19, torch.float32),  # non-integer scale, several tiles of classes
-        ((4, 4), (13, 13), 5, torch.bfloat16),
+        # non-integer scale, several tiles of classes
+        pytest.param((3, 4), (11, 15), 19, torch.float32, marks=pytest.mark.slow),
+        pytest.param((4, 4), (13, 13), 5, torch.bfloat16, marks=pytest.mark.slow),
         ((9, 8), (4, 3), 5, torch.float32),  # smaller
         ((1, 1), (4, 5), 2, torch.float16),
         ((5, 2), (5, 6), 5, torch.float32),  # one axis stays as it is

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 KINDS = ('cuda', 'mps')
 COSTS = Path(__file__).with_name('costs.json')
 ROOT = Path(__file__).parents[2]

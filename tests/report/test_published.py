@@ -39,7 +39,9 @@ REPORTS = {
 }
 
 
-@pytest.mark.parametrize('report', REPORTS)
+@pytest.mark.parametrize(
+    'report', [pytest.param(r, marks=pytest.mark.slow if 'study' in r else ()) for r in REPORTS]
+)
 def test_the_published_records_give_a_report(report, tmp_path):
     assert render_report(REPORTS[report], tmp_path, '2026-01-01') == []
     page = (tmp_path / 'report.html').read_text()

@@ -74,15 +74,8 @@ def assert_same_end(work_dir: Path, undisturbed: Path) -> None:
     assert losses[0].tolist() == losses[1].tolist()
 
 
-@pytest.mark.parametrize(
-    'moment',
-    [
-        pytest.param(
-            moment, marks=() if moment == 'half of a checkpoint' else pytest.mark.slow, id=moment
-        )
-        for moment in KILLS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('moment', KILLS)
 def test_same_bits_after_a_kill(root, undisturbed, tmp_path, moment):
     config, work_dir = write_config(tmp_path / 'config.py', root), tmp_path / 'work'
     assert train(config, work_dir, kill=moment) == -signal.SIGKILL, end_of_output(work_dir)
