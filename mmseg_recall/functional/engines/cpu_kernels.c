@@ -17,7 +17,6 @@
 #define MAX_STRIP 512    /* pixels */
 #define VECTOR 16        /* a strip is a multiple of it */
 #define STRIP_SIZE 16384 /* logits: 64 KiB */
-#define LONG_STRIP_SIZE 65536 /* where each class has a table that has to come into the cache */
 
 #if defined(_WIN32)
 #define EXPORTED __declspec(dllexport)
@@ -117,8 +116,8 @@ INLINE float log_of(float x) {
     return x == x ? y + (float)n * 0.693359375f : x;
 }
 
-INLINE int allocate(Strip *s, int64_t num_classes, int64_t size) {
-    int64_t length = size / num_classes / VECTOR * VECTOR;
+INLINE int allocate(Strip *s, int64_t num_classes) {
+    int64_t length = STRIP_SIZE / num_classes / VECTOR * VECTOR;
     s->length = length < VECTOR ? VECTOR : length > MAX_STRIP ? MAX_STRIP : length;
     s->image = s->start = s->n = 0;
     s->memory = malloc(sizeof(float) * (size_t)(2 * num_classes * s->length + VECTOR));
@@ -240,7 +239,7 @@ KERNEL nll_forward(const Block *b, const float *weight, double *sums, float *nll
     Strip s;
     int64_t unknown = 0;
     ALIGNED float losses[MAX_STRIP];
-    if (!allocate(&s, num_classes, STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n, at = s.at;
         unknown += read_labels(&s, b);
@@ -302,7 +301,7 @@ KERNEL nll_backward(const Block *b, const float *weight, const float *class_fact
     const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float factor[MAX_STRIP];
-    if (!allocate(&s, num_classes, STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n, at = s.at;
         read_labels(&s, b);
@@ -362,7 +361,7 @@ KERNEL adjusted_nll_forward(const Block *b, const float *weight, const float *ad
     const int64_t num_classes = b->num_classes;
     Strip s;
     int64_t unknown = 0;
-    if (!allocate(&s, num_classes, STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n, at = s.at;
         unknown += read_labels(&s, b);
@@ -385,7 +384,7 @@ KERNEL adjusted_nll_backward(const Block *b, const float *weight, const float *a
     const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float factor[MAX_STRIP];
-    if (!allocate(&s, num_classes, STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n, at = s.at;
         read_labels(&s, b);
@@ -407,7 +406,7 @@ KERNEL soft_counts_forward(const Block *b, int64_t distance, double *intersectio
     Strip s;
     int64_t unknown = 0;
     ALIGNED float inverse[MAX_STRIP];
-    if (!allocate(&s, num_classes, STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n, shift = s.image * distance;
         unknown += read_labels(&s, b);
@@ -438,7 +437,7 @@ KERNEL soft_counts_backward(const Block *b, int64_t distance, const float *grad_
     const int64_t num_classes = b->num_classes;
     Strip s;
     ALIGNED float inverse[MAX_STRIP], own[MAX_STRIP], mean[MAX_STRIP];
-    if (!allocate(&s, num_classes, STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n, shift = s.image * distance;
         read_labels(&s, b);
@@ -567,7 +566,7 @@ KERNEL lovasz_forward(const Block *b, const int32_t *first, const int32_t *limit
     int64_t unknown = 0;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP];
     ALIGNED int32_t keys[MAX_STRIP];
-    if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         unknown += read_labels(&s, b);
         softmax(&s, s.x, b->class_stride, s.n, num_classes, 0);
@@ -625,7 +624,7 @@ KERNEL lovasz_backward(const Block *b, const int32_t *first, const int32_t *limi
     Strip s;
     ALIGNED float missed[MAX_STRIP], inverse[MAX_STRIP], mean[MAX_STRIP];
     ALIGNED int32_t keys[MAX_STRIP], at[MAX_STRIP];
-    if (!allocate(&s, num_classes, LONG_STRIP_SIZE)) return -1;
+    if (!allocate(&s, num_classes)) return -1;
     while (next_strip(&s, b)) {
         const int64_t n = s.n;
         read_labels(&s, b);

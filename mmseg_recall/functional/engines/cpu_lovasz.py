@@ -51,8 +51,9 @@ def score_blocks(
 
         if any(on_blocks(count_block)):
             valid_pixels(target, num_classes, ignore_index)  # says which
-        counts = table(2, size, dtype=torch.int64)
-        for _, part in of_thread.values():
+        parts = [part.long() for _, part in of_thread.values()]
+        counts, *others = parts or [table(2, size, dtype=torch.int64)]
+        for part in others:
             counts += part
         counts, _ = sum_over_ranks(counts, sync)
         return counts, [heap for heap, _ in of_thread.values()]
