@@ -47,9 +47,10 @@ frozen() {
 weights='ce recall inverse_frequency_sqrt inverse_frequency_sqrt_to_ce'
 sums='inverse_frequency_sqrt_lovasz recommended'
 options=
-frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
-frozen camvid camvid '0 1 2 3 4' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
+frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights $sums" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
+frozen camvid camvid '0 1 2 3 4 5 6 7' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
 options='optim_wrapper.optimizer.lr=0.03'
+frozen camvid-300 camvid '0 1 2 3 4 5 6 7' "$weights $sums" 300
 frozen magnetic_tile magnetic_tile '0 1 2 3 4 5 6 7' "$weights $sums" 1200
 
 # Do they order the losses as trainings of the whole model do? On the same validation images.
