@@ -46,15 +46,17 @@ test-slow: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow -n 2 --dist loadfile
 
 test-openmmlab: .venv-openmmlab/ready
-	OMP_NUM_THREADS=1 .venv-openmmlab/bin/python -m pytest -n 2 --dist loadfile \
+	OMP_NUM_THREADS=1 .venv-openmmlab/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile \
 		$(addprefix --ignore=,$(STACKLESS))
 
 test-classification: .venv-torchvision/ready
-	.venv-torchvision/bin/python -m pytest tests/classification mmseg_recall/classification
+	OMP_NUM_THREADS=1 .venv-torchvision/bin/python -m pytest -n 2 --dist loadfile \
+		tests/classification mmseg_recall/classification
 
 # What needs torch only, without anything else: `make test` has run these tests beside a stack.
 test-torch: .venv-torch/ready
-	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -m 'not slow' tests/test_torch_only.py \
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile \
+		tests/test_torch_only.py \
 		tests/losses tests/functional tests/distributed/test_losses.py \
 		mmseg_recall/functional mmseg_recall/losses
 
@@ -194,7 +196,8 @@ endef
 
 .venv-torch/ready: $(BUILD)
 	$(PYTHON) -m venv .venv-torch
-	.venv-torch/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) hypothesis numpy pytest
+	.venv-torch/bin/python -m pip install $(PIP_FLAGS) torch==$(TORCH) hypothesis numpy pytest \
+		pytest-xdist
 	.venv-torch/bin/python -m pip install $(PIP_FLAGS) --editable .
 	@touch $@
 
