@@ -78,7 +78,7 @@ def marked(leaf: Path) -> object:
     return pytest.param(leaf, marks=pytest.mark.slow if slow else (), id=str(leaf))
 
 
-@pytest.mark.parametrize('leaf', map(marked, LEAVES))
+@pytest.mark.parametrize('leaf', [marked(leaf) for leaf in LEAVES])
 def test_one_optimiser_step(leaf, trees, tmp_path):
     cfg = Config.fromfile(CONFIGS / leaf)
     shrink(cfg, trees(cfg), tmp_path)

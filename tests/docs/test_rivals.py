@@ -10,7 +10,7 @@ from ..tools.run import ROOT
 
 
 @pytest.mark.parametrize('check', rivals.PROPERTIES.values(), ids=rivals.PROPERTIES)
-@pytest.mark.parametrize('loss', rivals.ours(), ids=lambda loss: loss.name)
+@pytest.mark.parametrize('loss', list(rivals.ours()), ids=lambda loss: loss.name)
 def test_our_losses_have_every_property(loss, check):
     assert check(loss) is True
 
