@@ -83,9 +83,12 @@ def make_panel(
 
     Returns:
         For each piece: class, image (file name), box (x0, y0, x1, y1, pixels), and as base64 the
-        picture (JPEG), truth and prediction (PNG of class indices).
+        picture (JPEG), truth and prediction (PNG of class indices). None where images came or went
+        since the test.
     """
     dataset = _build(cfg)
+    if len(dataset) != len(areas.label):
+        return []  # not the images that were tested, which the areas of each image say
     pipeline = next(datasets(cfg.test_dataloader.dataset))['pipeline']
     load = Compose([step for step in pipeline if step['type'] in LOADING])
     panel = []

@@ -104,3 +104,6 @@ def test_pieces_are_those_of_the_files(tmp_path, kind):
     for key, whole in (('truth', truths[0]), ('prediction', predictions[0])):
         data = np.frombuffer(base64.b64decode(pole[key]), dtype=np.uint8)
         np.testing.assert_array_equal(cv2.imdecode(data, -1), whole[y0:y1, x0:x1])
+    # Images that came or went since the test: none is shown under another's areas.
+    for there in (label[:1], np.vstack([label, label])):
+        assert make_panel(cfg, Areas(there, there, there), ['road', 'pole'], tmp_path) == []
