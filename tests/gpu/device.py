@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 SOURCE = Path(__file__).with_name('device.cpp')
 FOLDER = Path(__file__).parents[2] / 'build' / 'gpu'
@@ -66,6 +67,17 @@ def load(kind: str) -> ctypes.CDLL:
         torch.backends.mps.is_available = torch.backends.mps.is_built = lambda: True
         torch.mps.Event = Event
     return loaded
+
+
+def leave() -> NoReturn:
+    """End the process, and skip the interpreter's own end.
+
+    Autograd's thread of the device may ask for the GIL then. Python 3.11 ends such a thread by
+    unwinding it, which C++ answers with an abort.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _torch() -> Path:

@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import Any
 
-from tests.gpu.device import load
+from tests.gpu.device import leave, load
 
 KIND = sys.argv[1]
 LIBRARY = load(KIND)
@@ -216,3 +216,4 @@ if __name__ == '__main__':
         table |= around_triton(losses)
     found = {name: rows for name, rows in differs.items() if rows}
     print(json.dumps(dict(differs=found, waits=WAITS, mixed=MIXED, table=table)))
+    leave()

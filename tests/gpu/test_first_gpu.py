@@ -13,11 +13,12 @@ from mmseg_recall.losses import available_losses
 ROOT = Path(__file__).parents[2]
 RUN = """
 import runpy, sys
-from tests.gpu.device import load
+from tests.gpu.device import leave, load
 
 load('cuda')
 sys.argv = sys.argv[:1] + ['--small', '--out', sys.argv[1]]
 runpy.run_path('benchmarks/first_gpu.py', run_name='__main__')
+leave()
 """
 
 
