@@ -8,19 +8,24 @@ from mmseg_recall.datasets.convert_synthia import CAMERAS, SIDES, find_pairs
 from .raw.synthia import write_raw
 
 
-def test_split_has_the_paper_s_sizes(tmp_path):
-    for side in SIDES:
-        for camera in CAMERAS:
-            folder = tmp_path / 'RGB' / side / camera
-            folder.mkdir(parents=True)
-            for index in range(787):
-                (folder / f'{index:06d}.png').touch()
-    splits = [pair.split for pair in find_pairs(tmp_path)]
-    assert {name: splits.count(name) for name in ('train', 'val', 'test')} == {
+def test_split_has_the_paper_s_sizes():
+    split = split_names(f'{index:06d}.png' for index in range(787))
+    views = len(SIDES) * len(CAMERAS)
+    assert {name: views * len(members) for name, members in split.items()} == {
         'train': 4400,
         'val': 624,
         'test': 1272,
     }
+
+
+def test_each_view_is_split_alike(tmp_path):
+    write_raw(tmp_path, 10)
+    splits = {}
+    for pair in find_pairs(tmp_path):
+        splits.setdefault(pair.raw_image.name, []).append(pair.split)
+    assert {len(of_name) for of_name in splits.values()} == {len(SIDES) * len(CAMERAS)}
+    names = {name: split for split, members in split_names(splits).items() for name in members}
+    assert {name: {names[name]} for name in names} == {n: set(s) for n, s in splits.items()}
 
 
 def test_split_is_python_s_shuffle_of_the_sorted_names():

@@ -15,12 +15,16 @@ BAD_LABELS = {
 }
 
 
+def views() -> tuple[str, ...]:
+    return 'train', 'val', 'test'
+
+
 def write_raw(root: Path, frames: int, suffix: str = '.png') -> dict[Path, np.ndarray]:
     """Write a release; returns the ids wanted for each raw label."""
     rng = np.random.default_rng(0)
     truth = {}
     names = ['a b', 'Jülich', *(f'0001TP_{index}' for index in range(frames - 2))]
-    for split, name in product(('train', 'val', 'test'), names):
+    for split, name in product(views(), names):
         label = ids(rng, 12)
         path = write(root / f'{split}annot' / f'{name}.png', label)
         truth[path] = np.where(label == 11, 255, label)

@@ -17,6 +17,10 @@ BAD_LABELS = {
 }
 
 
+def views() -> list[tuple[str, str]]:
+    return [*product(SIDES, CAMERAS)]
+
+
 def write_raw(root: Path, frames: int) -> dict[Path, np.ndarray]:
     """Write a raw tree; returns the ids of each raw label."""
     rng = np.random.default_rng(0)

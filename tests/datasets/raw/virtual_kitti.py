@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg_recall.datasets.convert_virtual_kitti import CAMERAS, SCENES, VARIATIONS
+from mmseg_recall.datasets import convert_virtual_kitti
 from mmseg_recall.datasets.virtual_kitti import UNDEFINED_COLOUR, VIRTUAL_KITTI_COLOURS
 
 from ..stubs import SIZE, colours, ids, picture, write
@@ -23,6 +23,11 @@ BAD_LABELS = {
 }
 
 
+def views() -> list[tuple[str, str, str]]:
+    release = convert_virtual_kitti
+    return [*product(release.SCENES, release.VARIATIONS, release.CAMERAS)]
+
+
 def write_raw(
     root: Path, frames: int, archives: tuple[str, str] = ('', '')
 ) -> dict[Path, np.ndarray]:
@@ -30,8 +35,7 @@ def write_raw(
     rng = np.random.default_rng(0)
     truth = {}
     palette = np.array([*VIRTUAL_KITTI_COLOURS.values(), UNDEFINED_COLOUR], np.uint8)
-    views = product(SCENES, VARIATIONS, CAMERAS)
-    for (scene, variation, camera), index in product(views, range(frames)):
+    for (scene, variation, camera), index in product(views(), range(frames)):
         images, labels = (root / archive / scene / variation / 'frames' for archive in archives)
         path = labels / 'classSegmentation' / camera / f'classgt_{index:05d}.png'
         label = ids(rng, len(palette))
