@@ -217,7 +217,7 @@ def part_of_the_batch(bounds: list[int], target: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_across_ranks_the_weights_are_those_of_the_whole_batch(tmp_path) -> None:
     target = torch.tensor([0, 2, 1, 0, 0, 1])
-    ranks = Ranks(2, tmp_path)
+    ranks = Ranks(tmp_path)
     try:
         for bounds in ([0, 3, 6], [0, 1, 6]):
             parts = ranks.run(2, part_of_the_batch, bounds, target)

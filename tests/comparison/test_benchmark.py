@@ -425,6 +425,7 @@ def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, how):
     assert json.loads(second.read_text().splitlines()[0])['step'] == 11
 
 
+@pytest.mark.slow
 def test_reports_and_counts_need_nothing_that_windows_lacks():
     code = "import sys; sys.modules['fcntl'] = None; import mmseg_recall.comparison"
     subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ})

@@ -75,6 +75,7 @@ def test_a_run_leaves_the_record_of_any_other(root, tmp_path):
     assert len({run.setup['key'] for run in runs}) == 1
 
 
+@pytest.mark.slow
 def test_the_tool_prints_its_own_lines_only(root, tmp_path):
     out = tmp_path / 'runs'
     printed = run('tools/benchmark.py', root / 'fcn.py', '--frozen', '1', '--out', out)

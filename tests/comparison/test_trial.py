@@ -43,6 +43,7 @@ def plans_of(folder: Path) -> list[Plan]:
     return plans
 
 
+@pytest.mark.slow
 def test_what_cannot_start_is_named_before_anything_starts(tmp_path):
     plans, out = plans_of(tmp_path), tmp_path / 'out'
     words = f'{len(BROKEN)} of {len(BROKEN) + 1} configs cannot'

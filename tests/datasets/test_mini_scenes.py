@@ -68,6 +68,7 @@ def test_one_seed_gives_the_same_bytes_in_another_process(tmp_path):
     assert (out / name).read_bytes() != (tmp_path / 'other' / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_frame_does_not_depend_on_how_many_there_are(tmp_path):
     for frames in (1, 3):
         write_mini_scenes(tmp_path / str(frames), frames, width=64, height=48)
@@ -100,6 +101,7 @@ def test_class_frequencies_of_the_default_set(tmp_path):
         assert np.median(areas[name]) > 144, name
 
 
+@pytest.mark.slow
 def test_every_class_occurs_in_a_few_frames():
     seen = {
         id_

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,29 +20,32 @@ from torch.utils._pytree import tree_leaves
 from mmseg_recall.stack import find_stack
 
 TIMEOUT = timedelta(minutes=5)
+WORLD_SIZES = [1, 2, pytest.param(4, marks=pytest.mark.slow)]
 
 
 class Ranks:
     """A pool of processes, of which the first ``world_size`` become ranks of a gloo group."""
 
-    def __init__(self, size: int, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         # Not fork: a copy of a process whose OpenCV or OpenMP has started threads deadlocks.
         methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context('forkserver' if 'forkserver' in methods else 'spawn')
+        self.context = multiprocessing.get_context(
+            'forkserver' if 'forkserver' in methods else 'spawn'
+        )
         if 'forkserver' in methods:
-            context.set_forkserver_preload([__name__, 'mmseg_recall', 'mmengine.runner'])
+            self.context.set_forkserver_preload([__name__, 'mmseg_recall', 'mmengine.runner'])
         self.folder = folder
         self.groups = 0
-        self.connections = []
-        for rank in range(size):
-            here, there = context.Pipe()
-            # Not daemons, which may not have the children that reading a data set starts.
-            context.Process(target=_serve, args=(rank, there, str(folder))).start()
-            there.close()
-            self.connections.append(here)
+        self.connections: list[Any] = []
 
     def run(self, world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """What ``function(*args)`` returns on each rank of a new group; all of it is pickled."""
+        for rank in range(len(self.connections), world_size):
+            here, there = self.context.Pipe()
+            # Not daemons, which may not have the children that reading a dataset starts.
+            self.context.Process(target=_serve, args=(rank, there, str(self.folder))).start()
+            there.close()
+            self.connections.append(here)
         self.groups += 1
         store = f'file://{self.folder}/group{self.groups}'
         connections = self.connections[:world_size]

@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from mmseg_recall.evaluation import load_areas
 from tests.evaluation.test_per_class_iou_metric import CLASSES, samples
 
-from .ranks import Ranks
+from .ranks import WORLD_SIZES, Ranks
 
 # Not a multiple of 2 or 4: the sampler repeats images so that all ranks have as many.
 IMAGES = 7
@@ -43,7 +43,7 @@ def evaluate(collect_device: str, areas_file: str) -> dict[str, float]:
 
 # Results are exchanged in a shared folder, or by the process group.
 @pytest.mark.parametrize('collect_device', ['cpu', 'gpu'])
-@pytest.mark.parametrize('world_size', [1, 2, 4])
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
 def test_every_rank_has_the_metrics_of_all_images(
     world_size: int, collect_device: str, ranks: Ranks, tmp_path: Path
 ) -> None:

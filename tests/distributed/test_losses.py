@@ -18,7 +18,7 @@ from mmseg_recall.losses import ClassWeightedLoss, available_losses
 from mmseg_recall.losses.base import SoftCountsLoss
 from mmseg_recall.stack import find_stack
 
-from .ranks import Collectives, Ranks
+from .ranks import WORLD_SIZES, Collectives, Ranks
 
 CLASSES = 4
 # Images per rank. Class 3 is on the first image only, and the last image has no valid pixel.
@@ -128,7 +128,7 @@ def on_rank(world_size: int) -> dict[tuple, dict[str, Any]]:
     }
 
 
-@pytest.fixture(scope='module', params=SPLITS, ids='{} ranks'.format)
+@pytest.fixture(scope='module', params=WORLD_SIZES, ids='{} ranks'.format)
 def on_ranks(request: pytest.FixtureRequest, ranks: Ranks) -> list[dict]:
     return ranks.run(request.param, on_rank, request.param)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmseg_recall.functional import lovasz, lovasz_softmax
 from mmseg_recall.functional.lovasz_bins import FINE
 
-from .ranks import Collectives, Ranks
+from .ranks import WORLD_SIZES, Collectives, Ranks
 
 # Images per rank; the last image has no valid pixel.
 SPLITS = {1: [[6]], 2: [[1, 5], [5, 1], [6, 0]], 4: [[2, 1, 2, 1], [3, 0, 2, 1]]}
@@ -49,7 +49,7 @@ def on_rank(splits: list[list[int]]) -> list[list[tuple[Tensor, Tensor, list[int
     return [results(sizes, dist.get_rank()) for sizes in splits]
 
 
-@pytest.mark.parametrize('world_size', SPLITS)
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
 def test_is_that_of_the_whole_batch(world_size: int, ranks: Ranks) -> None:
     whole = results([6], 0)
     of_ranks = ranks.run(world_size, on_rank, SPLITS[world_size])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import Dataset
 
-from .ranks import Ranks
+from .ranks import WORLD_SIZES, Ranks
 from .test_losses import CASES, CLASSES, SYNCED
 
 ITERATIONS = 4
@@ -111,7 +111,7 @@ def whole(ranks: Ranks) -> dict[str, Any]:
     return ranks.run(1, train, BATCH)[0]
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize('world_size', WORLD_SIZES[1:])
 def test_ranks_follow_one_process_with_the_whole_batch(
     world_size: int, whole: dict[str, Any], ranks: Ranks
 ) -> None:

@@ -149,6 +149,7 @@ def test_sums_stay_exact_beyond_what_float32_holds():
     assert metrics['Acc/a'] == 100 and metrics['Acc/b'] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.int64])
 @pytest.mark.parametrize('ignored', [0, 1000])
 def test_an_image_of_more_pixels_than_float32_counts(dtype, ignored):

@@ -85,7 +85,10 @@ def test_equals_the_oracle(batch, seed, weighted, size) -> None:
         )
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
 def test_no_less_exact_than_torch(dtype: torch.dtype) -> None:
     logits, target = random_problem((2, 150, 200), 19, dtype=dtype)
     truth, _, true_gradient = scores(logits.double(), target, torch.ones(19), impl='plain')

@@ -26,12 +26,12 @@ from tests.functional.interpreter import pick_cuda, use_gpu_kernels
 
 # These run here a second time, on the path of this module.
 from tests.functional.test_fused import (
+    DTYPES,
     check_resized,
     random_problem,
     scores,
     test_equals_the_oracle,  # noqa: F401
     test_keeps_nothing_of_the_size_of_the_logits,  # noqa: F401
-    test_no_less_exact_than_torch,  # noqa: F401
     test_the_gradient_of_a_gradient_is_that_of_the_plain_path,  # noqa: F401
     test_the_weight_of_a_pixel_that_takes_no_part,  # noqa: F401
 )
@@ -89,6 +89,12 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_no_less_exact_than_torch(dtype: torch.dtype) -> None:
+    test_fused.test_no_less_exact_than_torch(dtype)
+
+
 def test_a_triton_that_cannot_build_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError('Failed to find C compiler')
@@ -100,6 +106,7 @@ def test_a_triton_that_cannot_build_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     assert cuda._builds_on.__wrapped__(torch.device('cpu')) == cuda.has_triton()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(batch=hostile_batches(min_channels=2))
 def test_hostile_batches(batch) -> None:

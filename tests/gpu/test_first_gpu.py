@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mmseg_recall.losses import available_losses
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +24,7 @@ leave()
 """
 
 
+@pytest.mark.slow
 def test_the_protocol_of_a_first_gpu(tmp_path: Path) -> None:
     out = tmp_path / 'record.json'
     done = subprocess.run(

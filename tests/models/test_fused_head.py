@@ -141,6 +141,7 @@ def test_counted_lovasz(tiled: list[int], monkeypatch: pytest.MonkeyPatch) -> No
     assert difference.norm() <= 1e-3 * of_weight.norm()
 
 
+@pytest.mark.slow
 def test_by_the_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     use_gpu_kernels(monkeypatch, fused_head)
     assert_alike('FCNHead', [CE, RECALL, FREQUENCY], size=(20, 22))

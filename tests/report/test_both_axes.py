@@ -197,6 +197,7 @@ def render(folder: Path, taus: tuple[float, ...], losses: tuple[str, ...]) -> di
     return {path.name: path.read_text() for path in files}
 
 
+@pytest.mark.slow
 def test_both_pages_have_the_curve_and_the_question(tmp_path: Path) -> None:
     pages = render(tmp_path, TAUS, (*LOSSES, *OTHERS))
     runs, _ = load_runs([tmp_path])

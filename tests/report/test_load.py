@@ -486,6 +486,7 @@ def wrong_records():
                 yield path, value, one
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_named_and_the_rest_is_reported(tmp_path):
     good = work_dir(tmp_path / 'good')
     path = tmp_path / 'bad.json'

@@ -65,6 +65,7 @@ def test_rendering_again_gives_the_same_bytes_apart_from_the_date(records, repor
     assert dated == {'report.html', 'README.md'}
 
 
+@pytest.mark.slow
 def test_figures_of_a_comparison_that_is_gone_go_too(records, report, tmp_path):
     write_records(tmp_path / 'more', losses=('CE', 'Recall'), seeds=(0,), dataset='Cityscapes')
     out = tmp_path / 'out'
