@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from mmseg_recall.classification.datasets import (
 from mmseg_recall.classification.datasets.class_statistics import write_class_statistics
 from mmseg_recall.losses.class_counts import load_class_counts
 
+ROOT = Path(__file__).parents[2]
 PIPELINE = [dict(type='LoadImageFromFile', imdecode_backend='pillow'), dict(type='PackInputs')]
 DIGITS = dict(type='DigitsDataset', split='train')
 IMAGES = {'a/one.jpg': 3, 'a/two.jpg': 0, 'b/three with spaces.jpg': 3}
@@ -337,6 +341,12 @@ def test_solar_cells_become_feature_maps(tmp_path: Path, monkeypatch: pytest.Mon
         (feature,) = elpv.frozen_backbone(weights)(pixels)
         found = torch.from_numpy(data.get_data_info(0)['img']).float()
         torch.testing.assert_close(found, feature[0].permute(1, 2, 0), rtol=2e-3, atol=1e-4)
+
+    tool = ROOT / 'tools/classification/convert_elpv.py'
+    command = [sys.executable, tool, root, '--weights', weights, '--out', tmp_path / 'by tool']
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f'{tmp_path / "by tool"} is complete\n'
+    assert re.fullmatch(r'Feature maps .*100%.*\n', done.stderr)
 
     (root / 'images/cell0003.png').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'cell0003\.png: truncated, damaged'):

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mmengine.logging import MMLogger
+
 from mmseg_recall.classification.datasets.elpv import convert_elpv
 
 
@@ -15,6 +17,8 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument('--out', type=Path, default=Path('data/elpv'), help='folder to make')
     args = parser.parse_args()
+    # The stack says what a backbone gives.
+    MMLogger.get_current_instance().setLevel('WARNING')
     try:
         convert_elpv(args.raw, args.weights, args.out)
     except (OSError, ValueError) as error:

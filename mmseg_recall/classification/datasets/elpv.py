@@ -14,6 +14,8 @@ import torch
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from ...files import read_whole, write_atomically
 
@@ -138,7 +140,8 @@ def convert_elpv(raw: Path, weights: Path, out: Path) -> None:
     backbone = frozen_backbone(weights)
     maps = []
     with torch.inference_mode():
-        for start in range(0, len(rows), BATCH):
+        starts = range(0, len(rows), BATCH)
+        for start in track(starts, 'Feature maps', console=Console(stderr=True)):
             batch = [_photograph(raw / 'images' / name) for name, _ in rows[start : start + BATCH]]
             pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
             (feature,) = backbone(pixels.float() / 127.5 - 1)
