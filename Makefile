@@ -13,7 +13,7 @@ LOSSES := ce recall inverse_frequency class_balanced focal ohem soft_iou lovasz
 RAW_CAMVID ?= ../shared/data/camvid
 # The study's own records, and those of the losses that it shares with `make results`.
 STUDY := $(addprefix results/study/,camvid camvid-480 camvid-960 camvid-crops synthia-mini holdout \
-	frozen-neu_seg frozen-camvid frozen-camvid-300 frozen-magnetic_tile) \
+	$(addprefix frozen-,neu_seg neu_seg-600 neu_seg-2400 camvid camvid-300 magnetic_tile)) \
 	$(foreach loss,recall inversefrequency lovaszsoftmax,$(foreach data,camvid synthia-mini,\
 	$(wildcard results/$(data)/*_$(loss)_seed*.json)))
 TRAINED := ce focal ldam_drw sdn_ce sdn_recall

@@ -10,7 +10,7 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from urllib.parse import unquote, urlsplit
 
 import matplotlib
@@ -18,6 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from scipy import stats
 
 from mmseg_recall.losses import available_losses
 
@@ -28,6 +29,9 @@ OUTSIDE = ['CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'benchmarks/README.
 DATASETS = {
     'CamVid, 240 iterations': ['results/camvid', 'results/study/camvid'],
     'Rendered scenes, 1,000 iterations': ['results/synthia-mini', 'results/study/synthia-mini'],
+    'Test drives of CamVid, 1,200 iterations of a head': ['results/study/frozen-camvid'],
+    'Steel, 600 iterations of a head': ['results/study/frozen-neu_seg-600'],
+    'Magnetic tiles, 1,200 iterations of a head': ['results/study/frozen-magnetic_tile'],
 }
 LINK = re.compile(r'(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]*)(#[^)\s]*)?\)')
 
@@ -97,7 +101,7 @@ def loss_page(name: str) -> str:
         parts.append('| Logits | Time | Peak memory |\n|---|---:|---:|\n' + '\n'.join(rows) + '\n')
     if tables := [t for title in DATASETS if (t := evidence(kind, title))]:
         parts.append('## What it did\n')
-        parts.append('Mean and standard deviation over seeds, per cent.\n')
+        parts.append('Means over seeds, per cent; intervals of 95%.\n')
         parts.extend(tables)
         parts.append('How these runs were made: [results](../results/README.md).\n')
     if weights_over_training(name):
@@ -139,13 +143,17 @@ def evidence(kind: str, title: str) -> str:
     lines.append('|---|---:|---:|---:|---:|')
     for label in ['CE', *labels]:
         of_seed = runs[label].values()
-        cells = [spread([r['metrics'][m] for r in of_seed]) for m in ('mIoU', 'mAcc', 'aAcc')]
+        cells = [estimate([r['metrics'][m] for r in of_seed]) for m in ('mIoU', 'mAcc', 'aAcc')]
         lines.append(f'| {label} | {len(of_seed)} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 
-def spread(values: list[float]) -> str:
-    return f'{mean(values):.1f}' + (f' ± {stdev(values):.1f}' if len(values) > 1 else '')
+def estimate(values: list[float]) -> str:
+    middle = mean(values)
+    if len(values) < 2:
+        return f'{middle:.1f}'
+    low, high = stats.t.interval(0.95, len(values) - 1, middle, stats.sem(values))
+    return f'{middle:.1f} ({max(low, 0):.1f} to {min(high, 100):.1f})'
 
 
 def weights_over_training(name: str) -> str:

@@ -50,6 +50,9 @@ options=
 frozen neu_seg neu_seg '0 1 2 3 4 5 6 7' "$weights $sums" 150 --tune 3e-3 1e-2 3e-2 1e-1 --budget 600
 frozen camvid camvid '0 1 2 3 4 5 6 7' "$weights $sums" 1200 --tune 1e-2 3e-2 1e-1 --budget 1800
 options='optim_wrapper.optimizer.lr=0.03'
+frozen neu_seg-600 neu_seg '0 1 2 3 4 5 6 7' "$weights $sums" 600
+frozen neu_seg-2400 neu_seg '0 1 2' "$weights $sums" 2400
+for n in 1200 4800; do frozen neu_seg-$n neu_seg '0 1' ce $n; done
 frozen camvid-300 camvid '0 1 2 3 4 5 6 7' "$weights $sums" 300
 frozen magnetic_tile magnetic_tile '0 1 2 3 4 5 6 7' "$weights $sums" 1200
 

@@ -66,14 +66,11 @@ def values(records: list[dict], label: str, name: str) -> dict[int, float]:
     }
 
 
-def spread(numbers: dict[int, float]) -> str:
-    text = f'{mean(numbers.values()):.1f}'
-    return f'{text} ± {stdev(numbers.values()):.1f}' if len(numbers) > 1 else text
-
-
 def interval(numbers: dict[int, float]) -> str:
-    """Student's, of 95%."""
+    """The mean and Student's interval of 95%; of one seed the mean."""
     middle, values = mean(numbers.values()), list(numbers.values())
+    if len(values) == 1:
+        return f'{middle:.1f}'
     half = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
     return f'{middle:.1f} ({max(middle - half, 0):.1f} to {min(middle + half, 100):.1f})'
 
@@ -133,11 +130,12 @@ def test_the_study(anchor, name):
         for column, metric_name in COLUMNS.items():
             found = values(records, label, metric_name)
             assert sorted(found) == seeds_named(row.get('seeds', '0')), row
-            assert row[column] == spread(found), row
+            assert row[column] == interval(found), row
 
 
 REGIMES = {
-    'Steel': 'frozen-neu_seg',
+    'Steel': 'frozen-neu_seg-600',
+    'after a quarter': 'frozen-neu_seg',
     'test drives of CamVid': 'frozen-camvid',
     'Magnetic tiles': 'frozen-magnetic_tile',
     'validation drive': 'camvid-schedule',
@@ -207,13 +205,16 @@ BEYOND = ('mObjectRecall', 'mBoundaryIoU', 'mCalibrationError')
 @pytest.mark.parametrize(
     ('anchor', 'place', 'metrics'),
     [
-        ('### Steel\n', 'frozen-neu_seg', ('mIoU', 'mAcc', 'aAcc')),
+        ('### Steel\n', 'frozen-neu_seg-600', ('mIoU', 'mAcc', 'aAcc')),
+        ('After 150 iterations:', 'frozen-neu_seg', ('mIoU', 'mAcc', 'aAcc')),
+        ('After 2,400 iterations:', 'frozen-neu_seg-2400', ('mIoU', 'mAcc', 'aAcc')),
         ('### CamVid, official test images', 'frozen-camvid', ('mIoU', 'mAcc', 'aAcc')),
         ('After 300 iterations:', 'frozen-camvid-300', ('mIoU', 'mAcc', 'aAcc')),
         ('### Magnetic tiles\n', 'frozen-magnetic_tile', ('mIoU', 'mAcc', 'aAcc')),
-        ('### Steel, both sides with offsets', 'frozen-neu_seg', POINT),
+        ('### Steel, both sides with offsets', 'frozen-neu_seg-600', POINT),
         ('### CamVid, both sides with offsets', 'frozen-camvid', POINT),
         ('### Magnetic tiles, both sides with offsets', 'frozen-magnetic_tile', POINT),
+        ('### Steel, beyond means', 'frozen-neu_seg-600', BEYOND),
         ('### CamVid, beyond means', 'frozen-camvid', BEYOND),
         ('### Magnetic tiles, beyond means', 'frozen-magnetic_tile', BEYOND),
     ],
@@ -231,7 +232,9 @@ def test_the_study_on_frozen_features(anchor, place, metrics):
 
 
 PLACES = {
-    'steel': 'frozen-neu_seg',
+    'steel': 'frozen-neu_seg-600',
+    'steel, 150 iterations': 'frozen-neu_seg',
+    'steel, 2,400 iterations': 'frozen-neu_seg-2400',
     'CamVid': 'frozen-camvid',
     'CamVid, 300 iterations': 'frozen-camvid-300',
     'magnetic tiles': 'frozen-magnetic_tile',
@@ -253,9 +256,26 @@ def test_the_losses_among_themselves():
             assert [row[column] for row in chosen] == texts(comparison, differences), metric
 
 
+def test_weights_that_stay_turn_with_the_length():
+    text = ' '.join((ROOT / 'README.md').read_text().split())
+    short, long = (judged(f'frozen-neu_seg{n}', 'mIoU')['recall.py'][1] for n in ('', '-600'))
+    assert f'{short} from cross-entropy after 150 iterations' in text
+    assert f'{long.strip("*")} after 600' in text
+
+
+def test_how_far_cross_entropy_has_come():
+    means = [
+        mean(values(studied(f'frozen-neu_seg-{length}'), 'CE', 'mIoU').values())
+        for length in (600, 1200, 2400, 4800)
+    ]
+    said = '{:.1f} after 600 iterations, {:.1f} after 1,200, {:.1f} after 2,400 and {:.1f} after 4'
+    text = ' '.join((RESULTS / 'study' / 'frozen.md').read_text().split())
+    assert f'{said.format(*means)},800' in text
+
+
 def test_what_offsets_gain_cross_entropy():
     gains = []
-    for name in ('neu_seg', 'camvid', 'magnetic_tile'):
+    for name in ('neu_seg-600', 'camvid', 'magnetic_tile'):
         metrics = [r['metrics'] for r in studied(f'frozen-{name}') if r['setup']['loss'] == 'CE']
         gained = [m['mIoU_with_offsets'] - m['mIoU_as_is'] for m in metrics]
         half = stats.t.ppf(0.975, len(gained) - 1) * stats.sem(gained)
