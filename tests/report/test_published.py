@@ -29,7 +29,7 @@ SHARED = [
 METHODS = {'CE', 'Focal', 'LDAM-DRW', 'SDN (CE)', 'SDN (Recall)', 'tau-norm', 'LWS'}
 CLASSIFIERS = {
     'digits-lt': (METHODS, [0, 1, 2, 3, 4]),
-    'elpv': (METHODS | {'Focal-DRW', 'LDAM', 'BBN'}, [0, 1, 2]),
+    'elpv': (METHODS | {'Focal-DRW', 'LDAM', 'BBN'}, [0, 1, 2, 3, 4]),
 }
 WORDS = re.compile(r'<text[^>]*>([^<]*)<')
 REPORTS = {
