@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'results'
 COLUMNS = {'overall accuracy': 'aAcc', 'mean accuracy': 'mAcc', 'mean IoU': 'mIoU'}
 SHOTS = {'all': 'top1', 'few (under 20 images)': 'few'}
+ALL_SHOTS = dict(all='top1', many='many', medium='medium', few='few')
 # The losses that the study shares with the comparison of three seeds.
 SHARED = {'Recall', 'InverseFrequency', 'LovaszSoftmax'}
 
@@ -289,7 +290,8 @@ def test_what_offsets_gain_cross_entropy():
     ('anchor', 'name', 'columns'),
     [
         ('## Classification', 'digits-lt', SHOTS),
-        ('### Solar cells', 'elpv', dict(all='top1', many='many', medium='medium', few='few')),
+        ('### Solar cells', 'elpv', ALL_SHOTS),
+        ('Each with a learning rate of its own', 'elpv-tuned', ALL_SHOTS),
     ],
 )
 def test_the_classifiers(anchor, name, columns):

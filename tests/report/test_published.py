@@ -29,7 +29,9 @@ SHARED = [
 METHODS = {'CE', 'Focal', 'LDAM-DRW', 'SDN (CE)', 'SDN (Recall)', 'tau-norm', 'LWS'}
 CLASSIFIERS = {
     'digits-lt': (METHODS, [0, 1, 2, 3, 4]),
-    'elpv': (METHODS | {'Focal-DRW', 'LDAM', 'BBN'}, [0, 1, 2, 3, 4]),
+    'elpv': (METHODS | {'Focal-DRW', 'LDAM', 'BBN'}, [0, 1, 2]),
+    # tau-norm has no learning rate to choose.
+    'elpv-tuned': (METHODS - {'tau-norm'} | {'Focal-DRW', 'LDAM', 'BBN'}, [0, 1, 2, 3, 4]),
 }
 WORDS = re.compile(r'<text[^>]*>([^<]*)<')
 REPORTS = {
