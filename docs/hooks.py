@@ -10,17 +10,17 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from statistics import mean
 from urllib.parse import unquote, urlsplit
 
 import matplotlib
+import numpy as np
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from scipy import stats
 
 from mmseg_recall.losses import available_losses
+from mmseg_recall.statistics import estimate, with_interval
 
 matplotlib.use('Agg')
 ROOT = Path(__file__).parents[1]
@@ -143,17 +143,14 @@ def evidence(kind: str, title: str) -> str:
     lines.append('|---|---:|---:|---:|---:|')
     for label in ['CE', *labels]:
         of_seed = runs[label].values()
-        cells = [estimate([r['metrics'][m] for r in of_seed]) for m in ('mIoU', 'mAcc', 'aAcc')]
+        cells = [interval([r['metrics'][m] for r in of_seed]) for m in ('mIoU', 'mAcc', 'aAcc')]
         lines.append(f'| {label} | {len(of_seed)} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 
-def estimate(values: list[float]) -> str:
-    middle = mean(values)
-    if len(values) < 2:
-        return f'{middle:.1f}'
-    low, high = stats.t.interval(0.95, len(values) - 1, middle, stats.sem(values))
-    return f'{middle:.1f} ({max(low, 0):.1f} to {min(high, 100):.1f})'
+def interval(values: list[float]) -> str:
+    found = estimate(np.array(values))
+    return with_interval(found.mean, *np.clip(found.interval(), 0, 100))
 
 
 def weights_over_training(name: str) -> str:
